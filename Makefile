@@ -1,0 +1,45 @@
+# The two commands: `make demo` and `make test`.  Both make the environment first.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q
+.PHONY: install demo test lint e2e lock clean
+
+install: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apinizer-upgrade needs Python 3.11 or newer; say `make PYTHON=python3.11 ...`" or 0)'
+	$(PYTHON) -m venv .venv
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(BIN)/python -m deployments.embedded prepare
+	@touch $@
+
+.venv/.testing: .venv/.installed requirements-test.lock
+	$(PIP) install --require-hashes -r requirements-test.lock
+	@touch $@
+
+demo: .venv/.installed
+	@$(BIN)/apinizer-upgrade demo
+
+lint: .venv/.testing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -m "not e2e" -n 2 --dist loadfile
+
+# Needs $$KUBECONFIG and the REALCLUSTER_* variables of a real cluster that may be wrecked.
+e2e: .venv/.testing
+	CONTRACT_TARGET=real $(BIN)/pytest tests/contract tests/e2e
+
+# Exact versions with hashes, no addresses.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q \
+	    --extra sandbox --extra build pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header -q \
+	    --extra sandbox --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-test.lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What is done: one capability a folder, its pure rules, its engine, its Prefect tasks."""

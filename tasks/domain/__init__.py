@@ -1,0 +1,1 @@
+"""What is known, pure: no I/O, no clock, no clients."""

@@ -1,0 +1,34 @@
+"""One step of a rollout, in numbers and names: what a set-image will change and wait for."""
+
+from tasks.domain.component import Component
+from tasks.domain.inventory import DeploymentKey, Facts
+
+
+class ImageChange(Facts):
+    """One container's image, before and after, as texts of the pod template."""
+
+    container: str
+    init: bool = False
+    old: str
+    new: str
+
+
+class RolloutStep(Facts):
+    """The change of one Deployment.
+
+    `uid` and `resource_version` are of the object that was judged when the plan was made; `changes` may be empty
+    where the images are already the wanted ones (then only the wait is left).
+    """
+
+    key: DeploymentKey
+    uid: str
+    resource_version: str
+    component: Component
+    changes: tuple[ImageChange, ...]
+    replicas: int
+    interrupts: bool = False
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images that the pods will run after the step."""
+        return tuple(change.new for change in self.changes)
