@@ -21,7 +21,7 @@ class UpgradeError(Exception):
 
     exit_code = 1
 
-    def __init__(self, happened: str, *, observed: str = "", safe: str = NOTHING_CHANGED, next: str = "") -> None:  # noqa: A002 - the fourth part's name
+    def __init__(self, happened: str, *, observed: str = "", safe: str = NOTHING_CHANGED, next: str = "") -> None:
         super().__init__(happened, observed, safe, next)
         self.happened = happened
         self.observed = observed

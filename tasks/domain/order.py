@@ -1,0 +1,69 @@
+"""Which steps follow which, after the manager.  Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from tasks.domain.component import OF_ENVIRONMENT, Component
+from tasks.domain.errors import UsageError
+from tasks.domain.inventory import DeploymentFacts, Inventory
+from tasks.domain.step import RolloutStep
+
+Stages = list[tuple[str, tuple[RolloutStep, ...]]]
+
+
+def environment_order(inventory: Inventory, wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The environments as (cluster, namespace) in the order they are taken.
+
+    The operator's come first, as named (`prod`, or `cluster/prod`).  The rest follow with the fewest worker
+    pods first, so that the smallest environment meets a bad release before the largest does.
+    Raise `UsageError` for a name that no cluster shows: a typo would change the order silently.
+    """
+    found = {(d.key.cluster, d.key.namespace) for d in inventory.deployments if d.environment}
+    ordered: list[tuple[str, str]] = []
+    for name in wanted:
+        matching = sorted(e for e in found if name in (e[1], f"{e[0]}/{e[1]}"))
+        if not matching:
+            raise UsageError(
+                f"There is no environment {name!r}.",
+                observed="Environments with a worker or a cache: "
+                + (", ".join(sorted(e[1] for e in found)) or "none")
+                + ".",
+                next="Name environments by their namespace, in the order in which they are to be upgraded.",
+            )
+        ordered += [e for e in matching if e not in ordered]
+    rest = sorted(found - set(ordered), key=lambda e: (_worker_pods(inventory.deployments, e), e))
+    return (*ordered, *rest)
+
+
+def _worker_pods(deployments: Iterable[DeploymentFacts], environment: tuple[str, str]) -> int:
+    return sum(
+        d.replicas
+        for d in deployments
+        if d.component is Component.WORKER and (d.key.cluster, d.key.namespace) == environment
+    )
+
+
+def stages_of(steps: Sequence[RolloutStep], inventory: Inventory, wanted: Sequence[str], *, together: bool) -> Stages:
+    """The stages after the manager, without empty ones."""
+    order = environment_order(inventory, wanted)
+    others = [s for s in steps if s.component is not Component.MANAGER]
+    if together:
+        return [("all components together", tuple(others))] if others else []
+    several = len({cluster for cluster, _ in order}) > 1
+    stages: Stages = [
+        (
+            f"environment {cluster}/{namespace}" if several else f"environment {namespace}",
+            tuple(
+                s
+                for s in others
+                if s.component in OF_ENVIRONMENT and (s.key.cluster, s.key.namespace) == (cluster, namespace)
+            ),
+        )
+        for cluster, namespace in order
+    ]
+    stages.append(("portal and integration", tuple(s for s in others if s.component not in OF_ENVIRONMENT)))
+    return [(title, found) for title, found in stages if found]
+
+
+def lanes(steps: Sequence[RolloutStep], parallel: int) -> list[tuple[RolloutStep, ...]]:
+    """At most `parallel` chains: each step waits for the one before it in its chain, so no more run at once."""
+    return [tuple(steps[first::parallel]) for first in range(min(parallel, len(steps)))]

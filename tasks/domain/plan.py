@@ -1,0 +1,164 @@
+"""The plan of an upgrade: from what was found and a target to ordered steps and findings.  Pure.
+
+The order is the procedure's: the manager alone; then, unless all others are to go together, one environment
+after another; portal and integration last.  A stage begins when every step of the stage before it is Ready.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from tasks.domain.component import Component, repositories
+from tasks.domain.errors import BlockedError
+from tasks.domain.finding import Finding, Severity, blocking
+from tasks.domain.inventory import ComponentContainer, DeploymentFacts, Facts, Inventory
+from tasks.domain.order import stages_of
+from tasks.domain.reference import ImageReference
+from tasks.domain.risk import risks
+from tasks.domain.step import ImageChange, RolloutStep
+from tasks.domain.version import Version
+
+
+class PlanRequest(Facts):
+    """What is asked for.
+
+    `environments` is the operator's order (namespace, or cluster/namespace); those not named follow.
+    `prefix` replaces registry and folder of every image (`nexus.local:5000/apinizercloud`); "" keeps each
+    container's own.  `repositories` overrides a component's repository name.  `known_environments` are
+    names that ought to be seen.
+    """
+
+    to: Version
+    environments: tuple[str, ...] = ()
+    known_environments: tuple[str, ...] = ()
+    together: bool = False
+    parallel: int = Field(8, ge=1)
+    prefix: str = ""
+    repositories: Mapping[Component, str] = Field(default_factory=dict)
+
+
+class Stage(Facts):
+    """Steps that may run at the same time."""
+
+    title: str
+    steps: tuple[RolloutStep, ...]
+
+
+class Plan(Facts):
+    """What an upgrade will do, complete before it begins.
+
+    `manager` is None where the manager is already at the target.  `current` is the version that the running
+    manager gave, else its image's.  `unchanged` are Deployments that are at the target already.
+    """
+
+    to: Version
+    current: Version | None
+    manager: RolloutStep | None
+    stages: tuple[Stage, ...]
+    unchanged: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    together: bool = False
+    parallel: int = 8
+
+    @property
+    def steps(self) -> tuple[RolloutStep, ...]:
+        """All steps, the manager's first."""
+        others = tuple(step for stage in self.stages for step in stage.steps)
+        return (self.manager, *others) if self.manager else others
+
+    @property
+    def blocked_by(self) -> tuple[Finding, ...]:
+        """The findings that forbid it."""
+        return tuple(f for f in self.findings if f.severity is Severity.BLOCKING)
+
+    def require_allowed(self) -> None:
+        """Raise `BlockedError` where a finding forbids the run."""
+        if not self.blocked_by:
+            return
+        first = self.blocked_by[0]
+        raise BlockedError(
+            f"The upgrade to {self.to} is blocked: {first.what}",
+            observed="\n".join(f"{f.code}: {f.what}" for f in self.blocked_by),
+            next="\n".join(f.next for f in self.blocked_by if f.next),
+        )
+
+
+def wanted_images(request: PlanRequest, held: Mapping[str, bool]) -> dict[Component, str | None]:
+    """Each component's repository at the target; None where the world left it open.
+
+    `held` tells which of the disputed repositories (`portal`, `apiportal`) hold the tag, as far as anybody knew.
+    """
+    return {c: request.repositories.get(c) or settle(repositories(c, request.to), held) for c in Component}
+
+
+def settle(candidates: tuple[str, ...], held: Mapping[str, bool]) -> str | None:
+    """The one candidate, or the only one that holds the tag, or None."""
+    if len(candidates) == 1:
+        return candidates[0]
+    holding = [name for name in candidates if held.get(name)]
+    return holding[0] if len(holding) == 1 else None
+
+
+def make_plan(inventory: Inventory, request: PlanRequest, *, held: Mapping[str, bool], running: Version | None) -> Plan:
+    """The plan; `running` is what the running manager answered for its version, None where it did not."""
+    names = wanted_images(request, held)
+    steps, unchanged, findings = [], [], []
+    for deployment in inventory.deployments:
+        repository = names[deployment.component]
+        if repository is None:
+            findings.append(_undecided(deployment, request.to))
+            continue
+        step = step_of(deployment, request, names)
+        if step.changes or not deployment.settled:
+            steps.append(step)
+        else:
+            unchanged.append(str(deployment.key))
+    manager = inventory.manager
+    current = running or (manager.version if manager else None)
+    return Plan(
+        to=request.to,
+        current=current,
+        manager=next((s for s in steps if s.component is Component.MANAGER), None),
+        stages=tuple(
+            Stage(title=title, steps=found)
+            for title, found in stages_of(steps, inventory, request.environments, together=request.together)
+        ),
+        unchanged=tuple(unchanged),
+        findings=(*findings, *risks(inventory, request.to, current, steps, request.known_environments)),
+        together=request.together,
+        parallel=request.parallel,
+    )
+
+
+def step_of(deployment: DeploymentFacts, request: PlanRequest, names: Mapping[Component, str | None]) -> RolloutStep:
+    """The change of one Deployment: every Apinizer container of it that is not at the target."""
+    changes = tuple(
+        ImageChange(container=c.name, init=c.init, old=c.image, new=str(new_image(c, request, names[c.component])))
+        for c in deployment.containers
+        if c.version != request.to
+    )
+    return RolloutStep(
+        key=deployment.key,
+        uid=deployment.uid,
+        resource_version=deployment.resource_version,
+        component=deployment.component,
+        changes=changes,
+        replicas=deployment.replicas,
+        interrupts=deployment.replicas == 1 or (deployment.strategy == "Recreate" and deployment.replicas > 0),
+    )
+
+
+def new_image(container: ComponentContainer, request: PlanRequest, repository: str | None) -> ImageReference:
+    """The container's image at the target, behind its own prefix or the requested one."""
+    new = container.reference.with_tag(repository or container.reference.repository, request.to.text)
+    return ImageReference.parse(f"{request.prefix.rstrip('/')}/{new.repository}:{new.tag}") if request.prefix else new
+
+
+def _undecided(deployment: DeploymentFacts, to: Version) -> Finding:
+    candidates = " or ".join(repositories(deployment.component, to))
+    return blocking(
+        "repository-unknown",
+        f"{deployment.key}: the image of the {deployment.component} at {to} is {candidates}; the published sources "
+        "disagree, and neither a node nor a registry could be asked which one holds the tag.",
+        f"Look which one your registry holds and say --repository {deployment.component}=NAME.",
+    )
