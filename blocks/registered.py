@@ -1,0 +1,92 @@
+"""The settings as Prefect blocks, with their forms in the UI and their secrets encrypted by the server.
+
+A slug is for ever: what is stored under it must stay readable, so new fields need defaults.
+"""
+
+from typing import ClassVar, TypeVar
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field
+
+from blocks.settings import (
+    ClusterSettings,
+    DatabaseSettings,
+    ImageSourceSettings,
+    InstallationSettings,
+    Override,
+    Settings,
+)
+
+T = TypeVar("T", bound=Settings)
+
+_STRICT: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class ApinizerCluster(ClusterSettings, Block):
+    """A Kubernetes cluster of an installation: kubeconfig content or file, context, or the pod's own account."""
+
+    _block_type_name = "Apinizer cluster"
+    _block_type_slug = "apinizer-cluster"
+    model_config: ClassVar[ConfigDict] = _STRICT
+
+
+class ApinizerDatabase(DatabaseSettings, Block):
+    """The MongoDB of an installation: a URI, its parts, or the secret that the manager itself reads."""
+
+    _block_type_name = "Apinizer database"
+    _block_type_slug = "apinizer-database"
+    model_config: ClassVar[ConfigDict] = _STRICT
+
+
+class ApinizerImageSource(ImageSourceSettings, Block):
+    """Where the nodes get images from: Docker Hub, a registry, or a proxy, as a prefix."""
+
+    _block_type_name = "Apinizer image source"
+    _block_type_slug = "apinizer-image-source"
+    model_config: ClassVar[ConfigDict] = _STRICT
+
+
+class ApinizerInstallation(Block):
+    """An installation: its clusters (workers may run in another than the manager), database and image source."""
+
+    _block_type_name = "Apinizer installation"
+    _block_type_slug = "apinizer-installation"
+    model_config: ClassVar[ConfigDict] = _STRICT
+
+    clusters: list[ApinizerCluster] = Field(default_factory=lambda: [ApinizerCluster()], min_length=1)
+    database: ApinizerDatabase = Field(default_factory=ApinizerDatabase)
+    images: ApinizerImageSource = Field(default_factory=ApinizerImageSource)
+    environments: list[str] = Field(
+        default_factory=list,
+        title="Environments",
+        description="Environments that ought to be seen, in the order of their upgrade.",
+    )
+    overrides: list[Override] = Field(default_factory=list)
+    backup_dir: str = Field("", title="Backup folder")
+
+    def settings(self) -> InstallationSettings:
+        """The same installation as plain settings, checked as a whole."""
+        return InstallationSettings(
+            clusters=tuple(_plain(ClusterSettings, c) for c in self.clusters),
+            database=_plain(DatabaseSettings, self.database),
+            images=_plain(ImageSourceSettings, self.images),
+            environments=tuple(self.environments),
+            overrides=tuple(self.overrides),
+            backup_dir=self.backup_dir,
+        )
+
+    @classmethod
+    def of(cls, settings: InstallationSettings) -> "ApinizerInstallation":
+        """A block that holds these settings, to be saved."""
+        return cls(
+            clusters=[ApinizerCluster(**dict(c)) for c in settings.clusters],
+            database=ApinizerDatabase(**dict(settings.database)),
+            images=ApinizerImageSource(**dict(settings.images)),
+            environments=list(settings.environments),
+            overrides=list(settings.overrides),
+            backup_dir=settings.backup_dir,
+        )
+
+
+def _plain(kind: type[T], block: T) -> T:
+    return kind(**{name: getattr(block, name) for name in kind.model_fields})

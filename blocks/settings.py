@@ -1,0 +1,214 @@
+"""The settings of an installation: one model for Prefect blocks, the YAML file and the command line.
+
+Nothing here imports Prefect or a client library.  Secrets are `SecretStr`.  Unknown fields are refused.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote, quote_plus, urlencode
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from tasks.domain.component import Component
+from tasks.domain.errors import UsageError
+from tasks.domain.inventory import Facts
+from tasks.domain.reference import ImageReference
+
+DATABASE_PORT = 25080
+DATABASE_NAME = "apinizerdb"
+DATABASE_SECRET = "mongo-db-credentials"  # noqa: S105 - the secret's name, not its content
+
+
+class Settings(BaseModel):
+    """Settings are whole and spelt right, or refused."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class ClusterSettings(Settings):
+    """How a Kubernetes cluster is reached.
+
+    Content wins over a file; without either it is `$KUBECONFIG`, `~/.kube/config`, or the service account
+    of the pod that this runs in.
+    """
+
+    name: str = Field("", title="Name", description="The cluster's name in reports; needed where there are several.")
+    kubeconfig: SecretStr | None = Field(
+        None, title="Kubeconfig content", description="The text of a kubeconfig file. It is kept as a secret."
+    )
+    kubeconfig_path: str = Field(
+        "", title="Kubeconfig file", description="The path of a kubeconfig file on the machine that runs the upgrade."
+    )
+    context: str = Field("", title="Context", description="The kubeconfig context; the current one if empty.")
+    in_cluster: bool = Field(
+        default=False, title="In the cluster", description="Use the service account of the pod that this runs in."
+    )
+    namespaces: tuple[str, ...] = Field(
+        (), title="Namespaces", description="Look only in these namespaces; in all that are allowed if empty."
+    )
+
+
+class DatabaseSettings(Settings):
+    """Where the database is: a URI, or its parts, or (both empty) the secret in the manager's namespace."""
+
+    uri: SecretStr | None = Field(None, title="URI", description="mongodb://… or mongodb+srv://…, kept as a secret.")
+    host: str = Field(
+        "", title="Host", description="host, host:port or several with commas; the port is 25080 if not given."
+    )
+    user: str = Field("apinizer", title="User")
+    password: SecretStr | None = Field(None, title="Password")
+    auth_source: str = Field("admin", title="Authentication database")
+    replica_set: str = Field(
+        "", title="Replica set", description="Its name, if the driver is to find the other members."
+    )
+    tls: bool = Field(default=False, title="TLS")
+    tls_ca_file: str = Field(
+        "", title="CA file", description="PEM file of the CA, on the machine that runs the upgrade."
+    )
+    name: str = Field(
+        "", title="Database", description=f"{DATABASE_NAME} if empty and the secret does not say otherwise."
+    )
+    secret: str = Field(
+        DATABASE_SECRET,
+        title="Kubernetes secret",
+        description="Read where neither URI nor host is given: keys dbUrl, dbName.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "DatabaseSettings":
+        if self.uri is not None and self.host:
+            raise ValueError("give the database as a uri or as host and parts, not both")
+        return self
+
+    def given_uri(self) -> SecretStr | None:
+        """The URI from URI or parts; None where the Kubernetes secret is to be read."""
+        if self.uri is not None:
+            return self.uri
+        if not self.host:
+            return None
+        hosts = ",".join(h if _has_port(h) else f"{h}:{DATABASE_PORT}" for h in self.host.replace(" ", "").split(","))
+        login = f"{quote_plus(self.user)}:{quote_plus(self.password.get_secret_value())}@" if self.password else ""
+        options = {"authSource": self.auth_source} if login else {}
+        if self.replica_set:
+            options["replicaSet"] = self.replica_set
+        if self.tls:
+            options["tls"] = "true"
+        if self.tls_ca_file:
+            options["tlsCAFile"] = self.tls_ca_file
+        return SecretStr(f"mongodb://{login}{hosts}/?{urlencode(options, quote_via=quote)}")
+
+
+def _has_port(host: str) -> bool:
+    return host.rpartition("]")[2].count(":") == 1
+
+
+class ImageSourceSettings(Settings):
+    """Where the nodes get images from: the prefix in front of the repository's name.
+
+    `as-is` keeps each container's present registry and folder; `hub` is `apinizercloud`; a registry or a proxy
+    of Docker Hub names its own, e.g. `nexus.local:5000/apinizercloud`.
+    """
+
+    kind: Literal["as-is", "hub", "registry", "proxy"] = Field("as-is", title="Kind")
+    prefix: str = Field("", title="Prefix", description="Registry and folder, e.g. nexus.local:5000/apinizercloud.")
+    user: str = Field("", title="User")
+    password: SecretStr | None = Field(None, title="Password or token")
+    ca_file: str = Field("", title="CA file")
+    insecure: bool = Field(default=False, title="Plain HTTP", description="Only for a registry that has no TLS.")
+
+    @field_validator("prefix")
+    @classmethod
+    def _a_prefix(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if value and ImageReference.find(f"{value}/worker:1") is None:
+            raise ValueError("a prefix is registry:port/folder, without a scheme, a tag or an image's name")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ImageSourceSettings":
+        if self.kind in ("registry", "proxy") and not self.prefix:
+            raise ValueError(f"a {self.kind} needs a prefix, e.g. nexus.local:5000/apinizercloud")
+        if self.kind == "as-is" and self.prefix:
+            raise ValueError("a prefix needs a kind: registry or proxy")
+        return self
+
+    @property
+    def wanted_prefix(self) -> str:
+        """What every image is put behind, or "" to keep what is there."""
+        return self.prefix or ("apinizercloud" if self.kind == "hub" else "")
+
+
+class Override(Facts):
+    """Corrects what discovery gets wrong about one Deployment, or one container of it.
+
+    `component` says what it is (an image with a name of the customer's own); `ignore` leaves it alone.
+    """
+
+    cluster: str = ""
+    namespace: str
+    deployment: str
+    container: str = ""
+    component: Component | None = None
+    ignore: bool = False
+
+
+class InstallationSettings(Settings):
+    """One installation: its clusters, its database, where its images come from.
+
+    The manager is in exactly one of the clusters; workers may run in others.
+    """
+
+    clusters: Annotated[tuple[ClusterSettings, ...], Field(min_length=1)] = (ClusterSettings(),)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    images: ImageSourceSettings = Field(default_factory=ImageSourceSettings)
+    environments: tuple[str, ...] = Field(
+        (), title="Environments", description="Environments that ought to be seen, in the order of their upgrade."
+    )
+    overrides: tuple[Override, ...] = ()
+    backup_dir: str = Field("", title="Backup folder", description="./backups if empty.")
+
+    @model_validator(mode="after")
+    def _named(self) -> "InstallationSettings":
+        names = [c.name for c in self.clusters]
+        if len(names) > 1 and (len(set(names)) != len(names) or "" in names):
+            raise ValueError("several clusters need a name each, all different")
+        return self
+
+
+def read_installation(path: Path) -> InstallationSettings:
+    """The settings in a YAML file; raise `UsageError` where it is not there or not right."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise _bad_file(path, str(reason)) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise _bad_file(path, f"{where}{getattr(error, 'problem', None) or 'it is not YAML'}") from None
+    if not isinstance(content, dict):
+        raise _bad_file(path, "it holds no mapping")
+    return installation_of(content, source=str(path))
+
+
+def installation_of(content: dict[str, object], *, source: str) -> InstallationSettings:
+    """The settings from plain values; the error names fields, never their values."""
+    from pydantic import ValidationError
+
+    try:
+        return InstallationSettings.model_validate(content)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(p) for p in e['loc']) or 'the file'}: {e['msg']}" for e in error.errors(include_input=False)
+        ]
+        raise _bad_file(Path(source), "\n".join(faults)) from None
+
+
+def _bad_file(path: Path, observed: str) -> UsageError:
+    return UsageError(
+        f"The configuration {path} cannot be used.",
+        observed=observed,
+        next="Mend it; the README's section on configuration shows every field.",
+    )
