@@ -13,9 +13,9 @@ from blocks.settings import (
     DatabaseSettings,
     ImageSourceSettings,
     InstallationSettings,
-    Override,
     Settings,
 )
+from tasks.domain.discovery import Correction
 
 T = TypeVar("T", bound=Settings)
 
@@ -61,7 +61,7 @@ class ApinizerInstallation(Block):
         title="Environments",
         description="Environments that ought to be seen, in the order of their upgrade.",
     )
-    overrides: list[Override] = Field(default_factory=list)
+    overrides: list[Correction] = Field(default_factory=list)
     backup_dir: str = Field("", title="Backup folder")
 
     def settings(self) -> InstallationSettings:

@@ -9,9 +9,8 @@ from urllib.parse import quote, quote_plus, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from tasks.domain.component import Component
+from tasks.domain.discovery import Correction
 from tasks.domain.errors import UsageError
-from tasks.domain.inventory import Facts
 from tasks.domain.reference import ImageReference
 
 DATABASE_PORT = 25080
@@ -138,20 +137,6 @@ class ImageSourceSettings(Settings):
         return self.prefix or ("apinizercloud" if self.kind == "hub" else "")
 
 
-class Override(Facts):
-    """Corrects what discovery gets wrong about one Deployment, or one container of it.
-
-    `component` says what it is (an image with a name of the customer's own); `ignore` leaves it alone.
-    """
-
-    cluster: str = ""
-    namespace: str
-    deployment: str
-    container: str = ""
-    component: Component | None = None
-    ignore: bool = False
-
-
 class InstallationSettings(Settings):
     """One installation: its clusters, its database, where its images come from.
 
@@ -164,7 +149,9 @@ class InstallationSettings(Settings):
     environments: tuple[str, ...] = Field(
         (), title="Environments", description="Environments that ought to be seen, in the order of their upgrade."
     )
-    overrides: tuple[Override, ...] = ()
+    overrides: tuple[Correction, ...] = Field(
+        (), title="Overrides", description="Corrections of what the images of single Deployments suggest."
+    )
     backup_dir: str = Field("", title="Backup folder", description="./backups if empty.")
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""OCI images: which repository holds a tag.  Transfer comes here too."""
