@@ -10,9 +10,6 @@ from tasks.domain.errors import UsageError
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-# Six rollouts watch three kinds each while they ask for logs and versions.
-CONNECTIONS = 64
-
 
 def open_client(settings: ClusterSettings) -> "ApiClient":
     """A client of the official library; raise `UsageError` where the configuration cannot be used.
@@ -26,9 +23,6 @@ def open_client(settings: ClusterSettings) -> "ApiClient":
         _in_cluster(configuration)
     else:
         _from_kubeconfig(settings, configuration)
-    configuration.connection_pool_maxsize = CONNECTIONS
-    # The engine decides what is tried again; retries underneath it would hide time from its deadlines.
-    configuration.retries = False
     return client.ApiClient(configuration)
 
 
