@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -90,16 +90,16 @@ class Api:
         body: object = None,
         *,
         media: str = "application/json",
-        **params: str | int,
+        params: Mapping[str, str | int] | None = None,
     ) -> Answer:
         """Any request; ``body`` is sent as it is where it is text, else as JSON."""
         content = None if body is None else body if isinstance(body, str) else json.dumps(body)
         headers = {} if body is None else {"Content-Type": media}
-        answer = self._http.request(method, where, content=content, headers=headers, params=dict(params))
+        answer = self._http.request(method, where, content=content, headers=headers, params=params)
         return Answer(answer.status_code, _json(answer.text), answer.text)
 
     def get(self, where: str, **params: str | int) -> JsonObject:
-        return self._done(self.send("GET", where, **params), 200)
+        return self._done(self.send("GET", where, params=params), 200)
 
     def items(self, where: str, **params: str | int) -> list[JsonObject]:
         items: list[JsonObject] = self.get(where, **params)["items"]
@@ -126,25 +126,34 @@ class Api:
         return answer.body
 
     def text(self, where: str, **params: str | int) -> str:
-        answer = self.send("GET", where, **params)
+        answer = self.send("GET", where, params=params)
         assert answer.status == 200, answer.text[:600]
         return answer.text
 
     @contextmanager
-    def lines(self, where: str, *, within: float = 90, **params: str | int) -> Iterator[Iterator[str]]:
+    def lines(self, where: str, within: float = 90, **params: str | int) -> Iterator[Iterator[str]]:
         """A streamed answer, line by line; ``within`` is the longest silence in seconds."""
-        with self._http.stream("GET", where, params=dict(params), timeout=within) as answer:
+        with self._http.stream("GET", where, params=params, timeout=within) as answer:
             assert answer.status_code == 200, answer.read()
             yield answer.iter_lines()
 
     def watch(
-        self, where: str, since: str | None = None, seconds: int = 60, **params: str | int
-    ) -> Iterator[Event]:
+        self,
+        where: str,
+        since: str | None = None,
+        *,
+        seconds: int = 60,
+        labels: str | None = None,
+        fields: str | None = None,
+        bookmarks: bool = False,
+    ) -> Generator[Event, None, None]:
         """The events after the resourceVersion ``since`` until the server ends the watch after ``seconds``."""
-        asked: dict[str, str | int] = {"watch": "1", "timeoutSeconds": seconds, **params}
-        if since is not None:
-            asked["resourceVersion"] = since
-        with self.lines(where, within=seconds + 30, **asked) as lines:
+        asked: dict[str, str | int] = {"watch": "1", "timeoutSeconds": seconds}
+        given = {"resourceVersion": since, "labelSelector": labels, "fieldSelector": fields}
+        asked |= {key: value for key, value in given.items() if value is not None}
+        if bookmarks:
+            asked["allowWatchBookmarks"] = "true"
+        with self.lines(where, seconds + 30, **asked) as lines:
             for line in lines:
                 event = json.loads(line)
                 yield Event(event["type"], event["object"])

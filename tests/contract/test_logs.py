@@ -4,7 +4,7 @@ import re
 
 from .api import path
 from .conftest import Release
-from .world import Namespace, container, deployment, ready, waiting_for
+from .world import Namespace, container, deployment, ready
 
 
 def running(space: Namespace, release: Release, **env: str) -> str:
@@ -54,14 +54,14 @@ def test_the_log_of_a_crash_ends_by_itself(installed: Namespace, release: Releas
 def test_no_log_of_what_never_ran_before(installed: Namespace, release: Release) -> None:
     where = running(installed, release)
     pod = where.split("/")[-2]
-    said = installed.api.send("GET", where, previous="true").refused(400, "BadRequest")
+    said = installed.api.send("GET", where, params={"previous": "true"}).refused(400, "BadRequest")
     assert said["message"] == f'previous terminated container "main" in pod "{pod}" not found'
 
 
 def test_no_log_of_a_container_that_is_not_the_pods(installed: Namespace, release: Release) -> None:
     where = running(installed, release)
     pod = where.split("/")[-2]
-    said = installed.api.send("GET", where, container="other").refused(400, "BadRequest")
+    said = installed.api.send("GET", where, params={"container": "other"}).refused(400, "BadRequest")
     assert said["message"] == f"container other is not valid for pod {pod}"
 
 
@@ -71,13 +71,6 @@ def test_of_two_containers_one_is_to_be_named(space: Namespace) -> None:
     said = space.api.send("GET", space.path("pods", pod, "log")).refused(400, "BadRequest")
     assert said["message"] == f"a container name must be specified for pod {pod}, choose one of: [main sidecar]"
     assert space.api.text(space.path("pods", pod, "log"), container="sidecar") == ""
-
-
-def test_no_log_before_the_image_is_there(space: Namespace) -> None:
-    space.create("deployments", deployment("app", container("main", "127.0.0.1:1/apinizercloud/worker:2099.01.0")))
-    pod = space.pod_until("app", waiting_for("ImagePullBackOff"), "backing off")["metadata"]["name"]
-    said = space.api.send("GET", space.path("pods", pod, "log")).refused(400, "BadRequest")
-    assert said["message"] == f'container "main" in pod "{pod}" is waiting to start: trying and failing to pull image'
 
 
 def test_no_log_of_a_pod_that_is_not(space: Namespace) -> None:

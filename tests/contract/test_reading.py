@@ -2,7 +2,7 @@
 
 import pytest
 
-from .api import Api, path
+from .api import Api, eventually, path
 from .world import Namespace, configmap, deployment
 
 
@@ -16,14 +16,17 @@ def test_health_and_version(api: Api) -> None:
 def test_discovery_names_what_clients_look_for(api: Api) -> None:
     assert "v1" in api.get("/api")["versions"]
     groups = {each["name"]: each["preferredVersion"]["groupVersion"] for each in api.get("/apis")["groups"]}
-    assert groups["apps"] == "apps/v1" and groups["coordination.k8s.io"] == "coordination.k8s.io/v1"
+    assert groups["apps"] == "apps/v1"
+    assert groups["coordination.k8s.io"] == "coordination.k8s.io/v1"
     apps = {each["name"]: each for each in api.get("/apis/apps/v1")["resources"]}
-    assert apps["deployments"]["kind"] == "Deployment" and apps["deployments"]["namespaced"] is True
+    assert apps["deployments"]["kind"] == "Deployment"
+    assert apps["deployments"]["namespaced"] is True
     assert {"get", "list", "watch", "create", "update", "patch", "delete"} <= set(apps["deployments"]["verbs"])
     assert {"deployments/scale", "replicasets"} <= apps.keys()
     core = {each["name"]: each for each in api.get("/api/v1")["resources"]}
     assert {"pods", "pods/log", "pods/proxy", "services/proxy", "events", "secrets", "configmaps"} <= core.keys()
-    assert core["nodes"]["namespaced"] is False and core["pods"]["namespaced"] is True
+    assert core["nodes"]["namespaced"] is False
+    assert core["pods"]["namespaced"] is True
 
 
 def test_an_object_says_what_it_is(space: Namespace) -> None:
@@ -32,8 +35,11 @@ def test_an_object_says_what_it_is(space: Namespace) -> None:
     assert (seen["apiVersion"], seen["kind"]) == ("apps/v1", "Deployment")
     meta = seen["metadata"]
     assert (meta["name"], meta["namespace"], meta["generation"]) == ("app", space.name, 1)
-    assert isinstance(meta["resourceVersion"], str) and meta["resourceVersion"].isdigit()
-    assert len(meta["uid"]) == 36 and meta["creationTimestamp"].endswith("Z") and "." not in meta["creationTimestamp"]
+    assert isinstance(meta["resourceVersion"], str)
+    assert meta["resourceVersion"].isdigit()
+    assert len(meta["uid"]) == 36
+    assert meta["creationTimestamp"].endswith("Z")
+    assert "." not in meta["creationTimestamp"]
 
 
 def test_a_list_has_a_version_and_its_items_no_kind(space: Namespace) -> None:
@@ -42,7 +48,8 @@ def test_a_list_has_a_version_and_its_items_no_kind(space: Namespace) -> None:
     assert (seen["kind"], seen["apiVersion"]) == ("DeploymentList", "apps/v1")
     assert int(seen["metadata"]["resourceVersion"]) >= int(made["metadata"]["resourceVersion"])
     assert [each["metadata"]["name"] for each in seen["items"]] == ["app"]
-    assert "kind" not in seen["items"][0] and "apiVersion" not in seen["items"][0]
+    assert "kind" not in seen["items"][0]
+    assert "apiVersion" not in seen["items"][0]
 
 
 def test_an_empty_list_is_no_error_even_in_a_namespace_that_is_not(api: Api) -> None:
@@ -72,7 +79,7 @@ def labelled(space: Namespace) -> Namespace:
         "two": {"tier": "b", "zone": "x"},
         "three": {},
     }.items():
-        space.create("configmaps", configmap(name, **labels))
+        space.create("configmaps", configmap(name, None, **labels))
     return space
 
 
@@ -98,7 +105,9 @@ def test_label_selectors(labelled: Namespace, selector: str, expected: set[str])
 
 
 def test_a_selector_that_cannot_be_read_is_a_bad_request(labelled: Namespace) -> None:
-    labelled.api.send("GET", labelled.path("configmaps"), labelSelector="tier in a").refused(400, "BadRequest")
+    labelled.api.send("GET", labelled.path("configmaps"), params={"labelSelector": "tier in a"}).refused(
+        400, "BadRequest"
+    )
 
 
 def test_field_selectors_on_names(labelled: Namespace) -> None:
@@ -124,7 +133,7 @@ def test_field_selectors_on_pods(space: Namespace) -> None:
 
 
 def test_a_field_that_cannot_be_selected_is_a_bad_request(space: Namespace) -> None:
-    answer = space.api.send("GET", space.path("pods"), fieldSelector="spec.hostname=x")
+    answer = space.api.send("GET", space.path("pods"), params={"fieldSelector": "spec.hostname=x"})
     assert "field label not supported" in answer.refused(400, "BadRequest")["message"]
 
 
@@ -145,5 +154,22 @@ def test_a_list_in_pages(space: Namespace) -> None:
 
 
 def test_a_continue_token_that_nobody_gave_is_a_bad_request(space: Namespace) -> None:
-    answer = space.api.send("GET", space.path("configmaps"), limit=1, **{"continue": "bm9uc2Vuc2U"})
+    answer = space.api.send("GET", space.path("configmaps"), params={"limit": 1, "continue": "bm9uc2Vuc2U"})
     assert "continue key is not valid" in answer.refused(400, "BadRequest")["message"]
+
+
+@pytest.mark.parametrize("version", ["", "0"], ids=["newest", "any"])
+def test_a_list_at_any_or_the_newest_version(space: Namespace, version: str) -> None:
+    space.create("configmaps", configmap("x"))
+    where = space.path("configmaps")
+    seen = eventually(
+        lambda: space.api.names(where, resourceVersion=version, labelSelector="suite=contract"), "x", within=10
+    )
+    assert seen == ["x"]
+
+
+def test_a_list_is_not_older_than_asked(space: Namespace) -> None:
+    made = space.create("configmaps", configmap("x"))["metadata"]["resourceVersion"]
+    seen = space.api.get(space.path("configmaps"), resourceVersion=made, labelSelector="suite=contract")
+    assert [each["metadata"]["name"] for each in seen["items"]] == ["x"]
+    assert int(seen["metadata"]["resourceVersion"]) >= int(made)

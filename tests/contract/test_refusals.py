@@ -74,17 +74,15 @@ def test_a_patch_that_names_an_old_version_is_a_conflict(app: Namespace, media: 
 
 def test_a_json_patch_whose_test_fails_changes_nothing(app: Namespace) -> None:
     where = app.path("deployments", "app")
-    operations = [
-        {"op": "test", "path": "/metadata/resourceVersion", "value": "1"},
-        {"op": "replace", "path": "/spec/replicas", "value": 3},
-    ]
     before = app.api.version(where)
-    app.api.send("PATCH", where, operations, media=JSON_PATCH).refused(422, "Invalid")
+
+    def when(version: str) -> list[JsonObject]:
+        judged = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+        return [judged, {"op": "add", "path": "/spec/paused", "value": True}]
+
+    app.api.send("PATCH", where, when("1"), media=JSON_PATCH).refused(422, "Invalid")
     assert app.api.version(where) == before
-    operations[0]["value"] = before
-    operations[1]["path"], operations[1]["value"] = "/spec/paused", True
-    operations[1]["op"] = "add"
-    assert app.api.patch(where, operations, JSON_PATCH)["spec"]["paused"] is True
+    assert app.api.patch(where, when(before), JSON_PATCH)["spec"]["paused"] is True
 
 
 def test_a_patch_of_an_unknown_kind(app: Namespace) -> None:

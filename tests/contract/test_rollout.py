@@ -40,7 +40,7 @@ def replayed(space: Namespace, resource: str, before: tuple[World, str]) -> Iter
     """Each event from ``before`` until now, and what there was after it."""
     there, since = dict(before[0]), before[1]
     until = max(int(each["metadata"]["resourceVersion"]) for each in listed(space, resource)[0].values())
-    for event in space.api.watch(space.path(resource), since, labelSelector="app=app"):
+    for event in space.api.watch(space.path(resource), since, labels="app=app"):
         if event.type == "DELETED":
             there.pop(event.name, None)
         else:
@@ -61,7 +61,10 @@ def test_a_first_rollout(space: Namespace) -> None:
     assert (condition(seen, "Available")["status"], reason(seen, "Available")) == ("True", "MinimumReplicasAvailable")
     done = space.deployment_until("app", lambda it: reason(it, "Progressing") == "NewReplicaSetAvailable", "progressed")
     (owned,) = space.replicasets("app").values()
-    assert f'ReplicaSet "{owned["metadata"]["name"]}" has successfully progressed.' in condition(done, "Progressing")["message"]
+    assert (
+        f'ReplicaSet "{owned["metadata"]["name"]}" has successfully progressed.'
+        in condition(done, "Progressing")["message"]
+    )
 
 
 def test_what_owns_what(space: Namespace) -> None:
@@ -77,7 +80,8 @@ def test_what_owns_what(space: Namespace) -> None:
         (reference,) = owned["metadata"]["ownerReferences"]
         assert (reference["kind"], reference["apiVersion"]) == (kind, "apps/v1")
         assert (reference["name"], reference["uid"]) == (owner["metadata"]["name"], owner["metadata"]["uid"])
-        assert reference["controller"] is True and reference["blockOwnerDeletion"] is True
+        assert reference["controller"] is True
+        assert reference["blockOwnerDeletion"] is True
     annotations = replicaset["metadata"]["annotations"]
     assert annotations["deployment.kubernetes.io/desired-replicas"] == "1"
 
@@ -112,7 +116,7 @@ def test_going_back_takes_the_old_replicaset_again(space: Namespace) -> None:
 
 
 def test_old_revisions_are_kept_as_many_as_asked(space: Namespace) -> None:
-    space.roll_out(deployment("app", replicas=0, revisionHistoryLimit=1))
+    space.roll_out(deployment("app", revisionHistoryLimit=1))
     for step in "23":
         space.api.patch(space.path("deployments", "app"), env_of("STEP", step))
         space.settled("app")
@@ -142,7 +146,8 @@ def test_a_rolling_update_stays_within_its_limits(
     available = [sum(ready(each) for each in there.values()) for _, there in replayed(space, "pods", pods)]
     assert max(asked) <= most, asked
     assert min(available) >= fewest, available
-    assert len(asked) > 2 and len(available) > 2 * replicas
+    assert len(asked) > 2
+    assert len(available) > 2 * replicas
 
 
 def test_recreate_ends_every_old_pod_before_it_makes_a_new_one(space: Namespace) -> None:
@@ -157,7 +162,8 @@ def test_recreate_ends_every_old_pod_before_it_makes_a_new_one(space: Namespace)
         new |= there.keys() - old
         running = [name for name in there.keys() & old if there[name]["status"]["phase"] == "Running"]
         assert not (new and running), f"{new} beside {running}"
-    assert len(new) == 2 and not there.keys() & old
+    assert len(new) == 2
+    assert not there.keys() & old
     assert space.get("replicasets", first["metadata"]["name"])["spec"]["replicas"] == 0
 
 
@@ -165,13 +171,15 @@ def test_an_old_pod_is_terminating_before_it_is_gone(space: Namespace) -> None:
     space.roll_out(deployment("app"))
     since = space.api.version(space.path("pods"))
     space.api.patch(space.path("deployments", "app", "scale"), {"spec": {"replicas": 0}}, MERGE)
-    for event in space.api.watch(space.path("pods"), since, labelSelector="app=app"):
+    for event in space.api.watch(space.path("pods"), since, labels="app=app"):
         if "deletionTimestamp" in event.object["metadata"]:
             break
-    assert event.type == "MODIFIED" and event.object["metadata"]["deletionGracePeriodSeconds"] == 2
+    assert event.type == "MODIFIED"
+    assert event.object["metadata"]["deletionGracePeriodSeconds"] == 2
     assert event.object["status"]["phase"] == "Running"
     seen = space.settled("app")
-    assert "replicas" not in seen["status"] and "availableReplicas" not in seen["status"]
+    assert "replicas" not in seen["status"]
+    assert "availableReplicas" not in seen["status"]
     space.deployment_until("app", lambda _: not space.pods("app"), "without pods")
 
 
@@ -179,7 +187,8 @@ def test_scaling_makes_no_revision(space: Namespace) -> None:
     space.roll_out(deployment("app"))
     space.api.patch(space.path("deployments", "app", "scale"), {"spec": {"replicas": 3}}, MERGE)
     assert space.settled("app")["metadata"]["annotations"][REVISION] == "1"
-    assert len(space.pods("app")) == 3 and len(space.replicasets("app")) == 1
+    assert len(space.pods("app")) == 3
+    assert len(space.replicasets("app")) == 1
 
 
 def test_a_paused_deployment_keeps_its_pods_until_it_goes_on(space: Namespace) -> None:
@@ -193,7 +202,8 @@ def test_a_paused_deployment_keeps_its_pods_until_it_goes_on(space: Namespace) -
         return reason(seen, "Progressing") == "DeploymentPaused" and seen["status"]["observedGeneration"] == want
 
     seen = space.deployment_until("app", paused, "paused")
-    assert seen["status"].get("updatedReplicas", 0) == 0 and len(space.replicasets("app")) == 1
+    assert seen["status"].get("updatedReplicas", 0) == 0
+    assert len(space.replicasets("app")) == 1
     space.api.patch(where, {"spec": {"paused": False}})
     assert space.settled("app")["metadata"]["annotations"][REVISION] == "2"
 
@@ -202,7 +212,8 @@ def test_a_pod_has_to_stay_ready_to_be_available(space: Namespace) -> None:
     space.create("deployments", deployment("app", minReadySeconds=3))
     seen = space.deployment_until("app", lambda it: it["status"].get("readyReplicas") == 1, "ready")
     if "availableReplicas" not in seen["status"]:
-        assert seen["status"]["unavailableReplicas"] == 1 and not complete(seen)
+        assert seen["status"]["unavailableReplicas"] == 1
+        assert not complete(seen)
     pod = space.pod("app")
     space.settled("app")
     versions = [
@@ -226,10 +237,15 @@ def test_a_rollout_past_its_deadline(space: Namespace) -> None:
     (owned,) = space.replicasets("app").values()
     name = owned["metadata"]["name"]
     assert (progress["status"], progress["message"]) == ("False", f'ReplicaSet "{name}" has timed out progressing.')
-    assert (condition(seen, "Available")["status"], reason(seen, "Available")) == ("False", "MinimumReplicasUnavailable")
+    assert (condition(seen, "Available")["status"], reason(seen, "Available")) == (
+        "False",
+        "MinimumReplicasUnavailable",
+    )
     assert seen["status"]["unavailableReplicas"] == 1
     # It is not given up: what was missing makes it whole.
-    space.create("secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "not-there"}, "stringData": {"x": "1"}})
+    space.create(
+        "secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "not-there"}, "stringData": {"x": "1"}}
+    )
     seen = space.settled("app")
     space.deployment_until("app", hopeless("NewReplicaSetAvailable"), "progressed after all")
 
@@ -247,11 +263,17 @@ def test_the_old_pod_stays_while_the_new_one_cannot_start(space: Namespace) -> N
     seen = space.deployment_until("app", stuck, "stuck")
     status = space.deployment_until("app", lambda it: it["status"].get("updatedReplicas") == 1, "one new")["status"]
     assert (status["replicas"], status["readyReplicas"], status["availableReplicas"]) == (2, 1, 1)
-    assert ready(space.get("pods", old["metadata"]["name"])) and not complete(seen)
+    assert ready(space.get("pods", old["metadata"]["name"]))
+    assert not complete(seen)
 
 
 def test_a_quota_that_is_used_up_fails_the_replicaset(space: Namespace) -> None:
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"}, "spec": {"hard": {"pods": "1"}}}
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "tight"},
+        "spec": {"hard": {"pods": "1"}},
+    }
     space.create("resourcequotas", quota)
     space.until("resourcequotas", "tight", lambda it: "hard" in it.get("status", {}), "counted")
     space.create("deployments", deployment("app", replicas=2))

@@ -1,8 +1,9 @@
 """Watches: exactly the later changes, in order, until the server ends them; 410 when it no longer knows."""
 
 import time
+from itertools import islice
 
-from .api import MERGE, Event, path
+from .api import MERGE, Event, JsonObject, path
 from .world import Namespace, configmap
 
 
@@ -14,14 +15,11 @@ def told(events: list[Event]) -> list[tuple[str, str, str | None]]:
     return [(each.type, each.name, each.object.get("data", {}).get("note")) for each in events]
 
 
-def taken(space: Namespace, since: str | None, count: int, **params: str) -> list[Event]:
+def taken(
+    space: Namespace, since: str | None, count: int, labels: str = "suite=contract", fields: str | None = None
+) -> list[Event]:
     """The first events about the test's own objects."""
-    found: list[Event] = []
-    for event in space.api.watch(space.path("configmaps"), since, **{"labelSelector": "suite=contract", **params}):
-        found.append(event)
-        if len(found) == count:
-            break
-    return found
+    return list(islice(space.api.watch(space.path("configmaps"), since, labels=labels, fields=fields), count))
 
 
 def test_from_a_list_on_every_later_change_in_order(space: Namespace) -> None:
@@ -41,8 +39,10 @@ def test_from_a_list_on_every_later_change_in_order(space: Namespace) -> None:
         ("DELETED", "x", "2"),
     ]
     versions = [int(each.version) for each in events]
-    assert versions == sorted(set(versions)) and versions[0] > int(since), "a deletion has a version of its own"
-    assert events[0].object["kind"] == "ConfigMap" and events[0].object["apiVersion"] == "v1"
+    assert versions == sorted({*versions}), "a deletion has a version of its own"
+    assert versions[0] > int(since)
+    assert events[0].object["kind"] == "ConfigMap"
+    assert events[0].object["apiVersion"] == "v1"
 
 
 def test_from_the_middle_only_the_rest(space: Namespace) -> None:
@@ -58,7 +58,7 @@ def test_without_a_version_what_is_there_comes_first(space: Namespace) -> None:
     for name in "ab":
         space.create("configmaps", configmap(name))
     found: list[tuple[str, str, str | None]] = []
-    for event in space.api.watch(space.path("configmaps"), labelSelector="suite=contract"):
+    for event in space.api.watch(space.path("configmaps"), labels="suite=contract"):
         found += told([event])
         if len(found) == 2:
             set_note(space, "b", "live")
@@ -74,7 +74,7 @@ def test_a_change_arrives_while_the_watch_is_open(space: Namespace) -> None:
     for note in "123":
         set_note(space, "x", note)
         assert told([next(watch)]) == [("MODIFIED", "x", note)]
-    watch.close()  # type: ignore[attr-defined]
+    watch.close()
 
 
 def test_what_no_longer_matches_is_deleted_and_what_begins_to_is_added(space: Namespace) -> None:
@@ -86,7 +86,7 @@ def test_what_no_longer_matches_is_deleted_and_what_begins_to_is_added(space: Na
     space.api.patch(where, {"metadata": {"labels": {"tier": "a"}}}, MERGE)
     space.create("configmaps", configmap("never", tier="b"))
     space.create("configmaps", configmap("last", tier="a"))
-    events = taken(space, since, 4, labelSelector="tier=a")
+    events = taken(space, since, 4, labels="tier=a")
     assert [(each.type, each.name) for each in events] == [
         ("MODIFIED", "x"),
         ("DELETED", "x"),
@@ -100,14 +100,14 @@ def test_one_object_by_its_name(space: Namespace) -> None:
     for name in ("x", "y"):
         space.create("configmaps", configmap(name))
     space.api.delete(space.path("configmaps", "y"))
-    events = taken(space, since, 2, fieldSelector="metadata.name=y")
+    events = taken(space, since, 2, fields="metadata.name=y")
     assert [(each.type, each.name) for each in events] == [("ADDED", "y"), ("DELETED", "y")]
 
 
 def test_every_namespace_at_once(space: Namespace) -> None:
     since = space.api.version(path("configmaps"))
     space.create("configmaps", configmap("x"))
-    watch = space.api.watch(path("configmaps"), since, labelSelector="suite=contract")
+    watch = space.api.watch(path("configmaps"), since, labels="suite=contract")
     mine = next(each for each in watch if each.object["metadata"]["namespace"] == space.name)
     assert (mine.type, mine.name) == ("ADDED", "x")
 
@@ -124,7 +124,7 @@ def test_a_bookmark_tells_how_far_the_watch_is(space: Namespace) -> None:
     set_note(space, "x", "1")
     where = space.path("configmaps")
     # The server sends one about two seconds before it ends the watch.
-    events = list(space.api.watch(where, since, seconds=5, allowWatchBookmarks="true"))
+    events = list(space.api.watch(where, since, seconds=5, bookmarks=True))
     bookmarks = [each for each in events if each.type == "BOOKMARK"]
     assert [each.type for each in events if each.type != "BOOKMARK"] == ["MODIFIED"]
     assert bookmarks, "no bookmark in five seconds"
@@ -142,16 +142,18 @@ def test_no_bookmarks_unless_asked_for(space: Namespace) -> None:
 def test_a_version_that_is_forgotten_is_told_as_an_error_event(space: Namespace) -> None:
     """A control plane that has just started may still remember version 1: change something until it does not."""
     space.create("configmaps", configmap("x"))
-    for count in range(4000):
+
+    def refused(count: int) -> JsonObject | None:
         set_note(space, "x", str(count))
-        first = next(iter(space.api.watch(space.path("configmaps"), "1")))
-        if first.type == "ERROR":
-            break
-    said = first.object
+        first = next(space.api.watch(space.path("configmaps"), "1"))
+        return first.object if first.type == "ERROR" else None
+
+    said = next(filter(None, map(refused, range(4000))))
     assert (said["kind"], said["status"], said["code"], said["reason"]) == ("Status", "Failure", 410, "Expired")
     assert said["message"].startswith("too old resource version: 1 ("), said["message"]
 
 
 def test_a_version_that_is_none_is_refused(space: Namespace) -> None:
-    answer = space.api.send("GET", space.path("configmaps"), watch="1", resourceVersion="soon", timeoutSeconds=1)
-    assert answer.status in (400, 422, 500) and answer.body["kind"] == "Status", answer.text
+    answer = space.api.send("GET", space.path("configmaps"), params={"watch": "1", "resourceVersion": "soon"})
+    assert answer.status in (400, 422, 500), answer.text
+    assert answer.body["kind"] == "Status"
