@@ -62,7 +62,7 @@ class ApinizerInstallation(Block):
         description="Environments that ought to be seen, in the order of their upgrade.",
     )
     overrides: list[Correction] = Field(default_factory=list)
-    backup_dir: str = Field("", title="Backup folder")
+    backup_dir: str = Field("", title="Backup folder", description="On the worker's machine; ./backups if empty.")
 
     def settings(self) -> InstallationSettings:
         """The same installation as plain settings, checked as a whole."""

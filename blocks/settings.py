@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from tasks.domain.component import Component
 from tasks.domain.discovery import Correction
 from tasks.domain.errors import UsageError
 from tasks.domain.reference import ImageReference
@@ -137,6 +138,18 @@ class ImageSourceSettings(Settings):
         return self.prefix or ("apinizercloud" if self.kind == "hub" else "")
 
 
+class RunSettings(Settings):
+    """How an upgrade of this installation runs unless it is told otherwise; times are in seconds."""
+
+    together: bool = Field(default=False, title="Together", description="After the manager all components at once.")
+    parallel: int = Field(8, ge=1, title="At once", description="How many components at once, at most.")
+    manager_timeout: int = Field(1200, ge=1, title="Manager's deadline", description="Seconds it may take to migrate.")
+    timeout: int = Field(600, ge=1, title="Deadline", description="Seconds that any other component may take.")
+    repositories: dict[Component, str] = Field(
+        default_factory=dict, title="Repositories", description="A component's repository name at the new version."
+    )
+
+
 class InstallationSettings(Settings):
     """One installation: its clusters, its database, where its images come from.
 
@@ -153,6 +166,7 @@ class InstallationSettings(Settings):
         (), title="Overrides", description="Corrections of what the images of single Deployments suggest."
     )
     backup_dir: str = Field("", title="Backup folder", description="./backups if empty.")
+    upgrade: RunSettings = Field(default_factory=RunSettings)
 
     @model_validator(mode="after")
     def _named(self) -> "InstallationSettings":

@@ -10,11 +10,14 @@ from tasks.domain.step import RolloutStep
 Stages = list[tuple[str, tuple[RolloutStep, ...]]]
 
 
-def environment_order(inventory: Inventory, wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def environment_order(
+    inventory: Inventory, wanted: Sequence[str], known: Sequence[str] = ()
+) -> tuple[tuple[str, str], ...]:
     """The environments as (cluster, namespace) in the order they are taken.
 
-    The operator's come first, as named (`prod`, or `cluster/prod`).  The rest follow with the fewest worker
-    pods first, so that the smallest environment meets a bad release before the largest does.
+    Those of this run come first, as named (`prod`, or `cluster/prod`), then those of the installation's settings
+    as far as they are seen.  The rest follow with the fewest worker pods first, so that the smallest environment
+    meets a bad release before the largest does.
     Raise `UsageError` for a name that no cluster shows: a typo would change the order silently.
     """
     found = {(d.key.cluster, d.key.namespace) for d in inventory.deployments if d.environment}
@@ -30,6 +33,8 @@ def environment_order(inventory: Inventory, wanted: Sequence[str]) -> tuple[tupl
                 next="Name environments by their namespace, in the order in which they are to be upgraded.",
             )
         ordered += [e for e in matching if e not in ordered]
+    for name in known:
+        ordered += [e for e in sorted(found) if name in (e[1], f"{e[0]}/{e[1]}") and e not in ordered]
     rest = sorted(found - set(ordered), key=lambda e: (_worker_pods(inventory.deployments, e), e))
     return (*ordered, *rest)
 
@@ -42,9 +47,16 @@ def _worker_pods(deployments: Iterable[DeploymentFacts], environment: tuple[str,
     )
 
 
-def stages_of(steps: Sequence[RolloutStep], inventory: Inventory, wanted: Sequence[str], *, together: bool) -> Stages:
+def stages_of(
+    steps: Sequence[RolloutStep],
+    inventory: Inventory,
+    wanted: Sequence[str],
+    *,
+    known: Sequence[str] = (),
+    together: bool = False,
+) -> Stages:
     """The stages after the manager, without empty ones."""
-    order = environment_order(inventory, wanted)
+    order = environment_order(inventory, wanted, known)
     others = [s for s in steps if s.component is not Component.MANAGER]
     if together:
         return [("all components together", tuple(others))] if others else []

@@ -121,7 +121,13 @@ def make_plan(inventory: Inventory, request: PlanRequest, *, held: Mapping[str, 
         manager=next((s for s in steps if s.component is Component.MANAGER), None),
         stages=tuple(
             Stage(title=title, steps=found)
-            for title, found in stages_of(steps, inventory, request.environments, together=request.together)
+            for title, found in stages_of(
+                steps,
+                inventory,
+                request.environments,
+                known=request.known_environments,
+                together=request.together,
+            )
         ),
         unchanged=tuple(unchanged),
         findings=(*findings, *risks(inventory, request.to, current, steps, request.known_environments)),

@@ -1,0 +1,1 @@
+"""What is told and kept about a run: its events, its report."""

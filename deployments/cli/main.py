@@ -1,0 +1,184 @@
+"""The commands of `apinizer-upgrade`.
+
+Exit codes: 0 done, 1 failed, 2 usage (an option or a file is wrong), 3 blocked by a finding.
+Importing this module imports neither Prefect nor a client library, so that --help answers at once.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from deployments.cli import options as opt
+from tasks.domain.errors import UpgradeError
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="apinizer-upgrade",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Upgrade an Apinizer installation on Kubernetes in the right order, with proof at every step.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 blocked by a finding.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"apinizer-upgrade {installed('apinizer-upgrade')}")
+        raise typer.Exit
+
+
+@app.command()
+def status(
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    output: opt.Output = opt.Format.TEXT,
+) -> None:
+    """Show every component: namespace, deployment, container, image, version, ready pods."""
+    from deployments.cli import look
+
+    look.status(opt.settings(config, kubeconfig, context, namespace), output)
+
+
+@app.command()
+def plan(
+    to: opt.To,
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    environments: opt.Environments = "",
+    together: opt.Together = None,
+    parallel: opt.Parallel = None,
+    image_prefix: opt.ImagePrefix = "",
+    repository: opt.Repository = None,
+    output: opt.Output = opt.Format.TEXT,
+) -> None:
+    """Show what an upgrade would do, in order, and what stands against it.  Changes nothing."""
+    from deployments.cli import look
+
+    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix)
+    look.plan(settings, opt.wish(settings, to, environments, together, parallel, repository), output)
+
+
+@app.command()
+def upgrade(
+    to: opt.To,
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    environments: opt.Environments = "",
+    together: opt.Together = None,
+    parallel: opt.Parallel = None,
+    image_prefix: opt.ImagePrefix = "",
+    repository: opt.Repository = None,
+    backup_dir: opt.BackupDir = "",
+    manager_timeout: opt.ManagerTimeout = None,
+    timeout: opt.Timeout = None,
+    yes: opt.Yes = False,
+    dry_run: opt.DryRun = False,
+    output: opt.Output = opt.Format.TEXT,
+) -> None:
+    """Upgrade: backup, manager, and when it is Ready all others, each pod asked for its version."""
+    from deployments.cli import look, upgrading
+
+    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
+    settings = opt.with_timeouts(settings, manager_timeout, timeout)
+    wish = opt.wish(settings, to, environments, together, parallel, repository)
+    if dry_run:
+        look.plan(settings, wish, output)
+        return
+    upgrading.upgrade(settings, wish, output, ask=not yes)
+
+
+@app.command()
+def demo(
+    to: Annotated[str, typer.Option("--to", help="The version to upgrade the sandbox to.")] = "2025.07.0",
+    start: Annotated[str, typer.Option("--from", help="The version that the sandbox starts with.")] = "2025.04.3",
+    speed: Annotated[float, typer.Option("--speed", min=0.1, help="How much faster than life time runs.")] = 1.0,
+) -> None:
+    """Start an installation without a cluster and upgrade it, to see it happen."""
+    from deployments.cli import demonstration
+
+    demonstration.demo(start, to, speed)
+
+
+@app.command()
+def deploy(
+    installation: Annotated[
+        str, typer.Option("--installation", help="The installation's name: its block and deployment.")
+    ] = "default",
+    pool: Annotated[str, typer.Option("--pool", help="The process work pool; made if it is not there.")] = "apinizer",
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    to: Annotated[str, typer.Option("--to", help="The version that a schedule upgrades to.")] = "",
+    cron: Annotated[str, typer.Option("--cron", help='A schedule, e.g. "0 2 * * 6".')] = "",
+    timezone: Annotated[
+        str, typer.Option("--timezone", help="The schedule's time zone, e.g. Europe/Istanbul.")
+    ] = "UTC",
+) -> None:
+    """Register the upgrade with the Prefect server at PREFECT_API_URL; may be run again."""
+    from deployments.cli import registration
+
+    given = config is not None or bool(kubeconfig or context or namespace)
+    settings = opt.settings(config, kubeconfig, context, namespace) if given else None
+    registration.deploy(installation, pool, settings, to=to, cron=cron, timezone=timezone)
+
+
+def run() -> None:
+    """The entry point: errors become their four parts on standard error and an exit code, never a traceback."""
+    sys.exit(exit_code_of(app, sys.argv[1:]))
+
+
+def exit_code_of(application: Callable[..., Any], arguments: list[str]) -> int:
+    """Run the application; what it raised decides the code."""
+    try:
+        code = application(arguments, standalone_mode=False)
+    except UpgradeError as error:
+        if "json" in arguments or "--output=json" in arguments:
+            print(json.dumps({"error": error.as_json(), "exit_code": error.exit_code}))
+        _say(f"{'Blocked' if error.exit_code == 3 else 'Error'}: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        shown = _shown_by_click(error)
+        if shown is None:
+            raise
+        return shown
+    return code if isinstance(code, int) else 0
+
+
+def _shown_by_click(error: Exception) -> int | None:
+    """Usage errors of the option parser, told its way; None where the exception is none of its."""
+    if type(error).__name__ == "Abort":
+        _say("Aborted.")
+        return EXIT_INTERRUPTED
+    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if not callable(show) or not isinstance(code, int):
+        return None
+    show()
+    return code
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run()

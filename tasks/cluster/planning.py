@@ -1,0 +1,63 @@
+"""From an installation's settings and a wish to a plan: reads the world, asks the pure rules."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from blocks.cluster_client import open_client
+from blocks.settings import InstallationSettings
+from tasks.cluster.api import KubernetesApi
+from tasks.cluster.inventory import ClusterScope, read_inventory
+from tasks.cluster.node_images import held_on_nodes
+from tasks.cluster.verification import ask_running_version
+from tasks.domain.component import Component, repositories
+from tasks.domain.inventory import Inventory
+from tasks.domain.plan import Plan, PlanRequest, make_plan, new_image
+from tasks.images.registry import holds
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """An installation's settings and an open client for each of its clusters, by the cluster's name."""
+
+    settings: InstallationSettings
+    apis: Mapping[str, KubernetesApi] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, settings: InstallationSettings, *, patience: float | None = None) -> "Connections":
+        """Open every cluster; raise `UsageError` where a kubeconfig cannot be used.  Nothing is asked yet.
+
+        `patience` is for how many seconds a read is tried again while a server is away.
+        """
+        apis = {c.name: KubernetesApi(open_client(c), c.name) for c in settings.clusters}
+        return cls(settings, apis if patience is None else {n: a.patient(patience) for n, a in apis.items()})
+
+    def inventory(self) -> Inventory:
+        """What the installation is made of now."""
+        scopes = [ClusterScope(self.apis[c.name], c.namespaces) for c in self.settings.clusters]
+        return read_inventory(scopes, self.settings.overrides)
+
+
+def read_plan(connections: Connections, inventory: Inventory, request: PlanRequest) -> Plan:
+    """The plan for what was read; asks the running manager its version and the world about disputed names."""
+    manager = inventory.manager
+    running = ask_running_version(connections.apis[manager.key.cluster], manager) if manager else None
+    return make_plan(inventory, request, held=held_repositories(connections, inventory, request), running=running)
+
+
+def held_repositories(connections: Connections, inventory: Inventory, request: PlanRequest) -> dict[str, bool]:
+    """Which of the disputed repositories hold the target: first the nodes are asked, then the registry."""
+    held: dict[str, bool] = {}
+    for component in Component:
+        candidates = repositories(component, request.to)
+        deployments = inventory.of(component)
+        if len(candidates) == 1 or not deployments or component in request.repositories:
+            continue
+        for api in connections.apis.values():
+            held |= held_on_nodes(api, candidates, request.to.text)
+        if any(name in held for name in candidates):
+            continue
+        for name in candidates:
+            answer = holds(new_image(deployments[0].main, request, name), connections.settings.images)
+            if answer is not None:
+                held[name] = answer
+    return held

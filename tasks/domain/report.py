@@ -1,0 +1,94 @@
+"""What a run did, and what is safe when it failed: from the plan and what was reached.  Pure."""
+
+from collections.abc import Collection, Iterable
+
+from tasks.domain.component import Component
+from tasks.domain.inventory import DeploymentFacts, DeploymentKey, Facts, Inventory
+from tasks.domain.plan import Plan
+
+
+class ReportRow(Facts):
+    """One Deployment before and after, the pods that answered for it, and whether the run reached it."""
+
+    component: Component
+    deployment: str
+    before: str
+    after: str
+    ready: str
+    answered: tuple[str, ...] = ()
+    reached: bool
+
+
+class Report(Facts):
+    """The result of a run: `complete` when every step of the plan was proved."""
+
+    to: str
+    before: str | None
+    complete: bool
+    rows: tuple[ReportRow, ...]
+    backup: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def make_report(
+    plan: Plan,
+    before: Inventory,
+    after: Inventory,
+    answered: dict[str, tuple[str, ...]],
+    backup: str = "",
+    notes: tuple[str, ...] = (),
+) -> Report:
+    """The report; `answered` maps a Deployment's key, as text, to the versions that its pods answered.
+
+    A Deployment counts as reached when its pods were asked and answered; one without pods when its image is set.
+    """
+    now = {d.key: d for d in after.deployments}
+    rows = tuple(_row(d, now.get(d.key), plan, answered) for d in before.deployments)
+    planned = {str(step.key) for step in plan.steps}
+    return Report(
+        to=str(plan.to),
+        before=str(plan.current) if plan.current else None,
+        complete=all(row.reached for row in rows if row.deployment in planned),
+        rows=rows,
+        backup=backup,
+        notes=notes,
+    )
+
+
+def _row(
+    before: DeploymentFacts, after: DeploymentFacts | None, plan: Plan, answered: dict[str, tuple[str, ...]]
+) -> ReportRow:
+    return ReportRow(
+        component=before.component,
+        deployment=str(before.key),
+        before=before.main.image,
+        after=after.main.image if after else "gone",
+        ready=f"{after.ready}/{after.replicas}" if after else "0/0",
+        answered=answered.get(str(before.key), ()),
+        reached=after is not None and after.version == plan.to and str(before.key) in answered,
+    )
+
+
+def safe_now(plan: Plan, patched: Collection[DeploymentKey], proved: Collection[DeploymentKey], backup: str) -> str:
+    """The sentence that an operator needs first when a run has failed.
+
+    `patched` are the Deployments whose image was set, `proved` those that became Ready and answered.
+    """
+    sentences = []
+    open_steps = [s for s in plan.steps if s.key in patched and s.key not in proved]
+    untouched = [s for s in plan.steps if s.key not in patched]
+    if not patched:
+        sentences.append("Nothing was changed.")
+    if open_steps:
+        sentences.append(f"Set to {plan.to} and not proved: {_names(s.key for s in open_steps)}.")
+    if proved:
+        sentences.append(f"At {plan.to} and answering: {_names(proved)}.")
+    if patched and untouched:
+        sentences.append(f"Not touched: {_names(s.key for s in untouched)}.")
+    if patched and backup:
+        sentences.append(f"The database as it was before is in {backup}, read back whole.")
+    return "\n".join(sentences)
+
+
+def _names(keys: Iterable[DeploymentKey]) -> str:
+    return ", ".join(str(key) for key in keys)
