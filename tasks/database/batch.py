@@ -1,0 +1,112 @@
+"""Documents cut out of a server's reply without decoding them.
+
+A cursor's reply is `{cursor: {firstBatch|nextBatch: [document, …], id: int64, ns}, ok, …}`; its array of
+documents is BSON itself (type byte, index as text, document), so the documents are slices of the reply.
+Source: bsonspec.org and the server's `find` and `getMore` commands.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_INT32 = struct.Struct("<i")
+_INT64 = struct.Struct("<q")
+_FIXED = {0x01: 8, 0x06: 0, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x11: 8, 0x12: 8, 0x13: 16, 0x7F: 0, 0xFF: 0}  # fmt: skip
+_STRINGS = (0x02, 0x0D, 0x0E)
+_DOCUMENT, _ARRAY, _BINARY, _REGEX, _POINTER, _SCOPED_CODE, _LONG = 0x03, 0x04, 0x05, 0x0B, 0x0C, 0x0F, 0x12
+
+
+class ReplyError(ValueError):
+    """A server's reply that is not a cursor's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`count` whole documents one after the other, and the cursor to ask for more (0: there are none).
+
+    `namespace` is the cursor's, `db.collection`: the name that `getMore` and `killCursors` want.
+    """
+
+    cursor: int
+    namespace: str
+    documents: bytes
+    count: int
+
+
+def cut(reply: bytes) -> Batch:
+    """The batch in a raw reply.  Raises ReplyError when it holds none."""
+    try:
+        return _cut(reply)
+    except (IndexError, ValueError, struct.error) as problem:
+        raise ReplyError(f"the reply is not a cursor's: {problem}") from problem
+
+
+def _cut(reply: bytes) -> Batch:
+    cursor, batch, namespace = None, None, ""
+    for name, kind, start in _elements(reply, 0):
+        if name == b"cursor" and kind == _DOCUMENT:
+            for inner, inner_kind, at in _elements(reply, start):
+                if inner == b"id" and inner_kind == _LONG:
+                    cursor = _INT64.unpack_from(reply, at)[0]
+                elif inner in {b"firstBatch", b"nextBatch"} and inner_kind == _ARRAY:
+                    batch = at
+                elif inner == b"ns" and inner_kind in _STRINGS:
+                    namespace = reply[at + 4 : at + 3 + _INT32.unpack_from(reply, at)[0]].decode()
+    if cursor is None or batch is None:
+        raise ReplyError("it has no batch or no cursor id")
+    pieces = _members(reply, batch)
+    return Batch(cursor, namespace, b"".join(pieces), len(pieces))
+
+
+def _elements(raw: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, type and offset of the value of each element of the document at `start`."""
+    end = start + _INT32.unpack_from(raw, start)[0] - 1
+    at = start + 4
+    while at < end:
+        kind = raw[at]
+        zero = raw.index(0, at + 1, end)
+        yield raw[at + 1 : zero], kind, zero + 1
+        at = _after(raw, kind, zero + 1)
+    if at != end or raw[end]:
+        raise ReplyError("a document's length is wrong")
+
+
+def _after(raw: bytes, kind: int, at: int) -> int:
+    """The offset after the value of type `kind` at `at`."""
+    if kind in _FIXED:
+        return at + _FIXED[kind]
+    if kind == _REGEX:
+        return raw.index(0, raw.index(0, at) + 1) + 1
+    length: int = _INT32.unpack_from(raw, at)[0]
+    if length < 0:
+        raise ReplyError("a value's length is negative")
+    if kind in {_DOCUMENT, _ARRAY, _SCOPED_CODE}:
+        return at + length
+    if kind in _STRINGS:
+        return at + 4 + length
+    if kind == _BINARY:
+        return at + 5 + length
+    if kind == _POINTER:
+        return at + 4 + length + 12
+    raise ReplyError(f"a value has the unknown type {kind:#x}")
+
+
+def _members(raw: bytes, start: int) -> list[bytes]:
+    """The documents of the array at `start`: the loop that every document passes."""
+    length_at = _INT32.unpack_from
+    find = raw.index
+    end = start + length_at(raw, start)[0] - 1
+    at = start + 4
+    pieces = []
+    while at < end:
+        if raw[at] != _DOCUMENT:
+            raise ReplyError("a batch holds something else than documents")
+        begin = find(0, at + 1) + 1
+        length = length_at(raw, begin)[0]
+        if length < 5:
+            raise ReplyError("a document's length is wrong")
+        at = begin + length
+        pieces.append(raw[begin:at])
+    if at != end or raw[end]:
+        raise ReplyError("a batch's length is wrong")
+    return pieces

@@ -1,0 +1,115 @@
+"""What a database holds: collections, views, their options and indexes, asked with plain commands."""
+
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo.client_session import ClientSession
+from pymongo.errors import PyMongoError
+
+from tasks.database.archive.format import CollectionEntry, Namespace, split
+from tasks.database.archive.metadata import EXACT, CollectionMetadata
+from tasks.database.batch import Batch, cut
+from tasks.database.connection import Client
+
+Session = ClientSession
+
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+_VIEWLESS_TIME_SERIES = (8, 3)
+
+
+class Collection(NamedTuple):
+    """A collection or view to be archived, and where its documents are read (None for a view)."""
+
+    entry: CollectionEntry
+    metadata: CollectionMetadata
+    data: Namespace | None
+
+    @property
+    def namespace(self) -> Namespace:
+        """Where the archive's blocks for it are: the data's place, a view's own name."""
+        return self.data or self.entry.namespace
+
+
+def batches(client: Client, session: Session, database: str, command: dict[str, Any]) -> Generator[Batch, None, None]:
+    """Run a command that opens a cursor and give its batches raw, up to 16 MiB each.
+
+    Close the generator early (`contextlib.closing`) and the cursor is closed on the server.
+    """
+    batch = _ask(client, session, database, command)
+    finished = False
+    try:
+        while True:
+            yield batch
+            if not batch.cursor:
+                finished = True
+                return
+            collection = batch.namespace.removeprefix(f"{database}.")
+            batch = _ask(client, session, database, {"getMore": bson.Int64(batch.cursor), "collection": collection})
+    finally:
+        if not finished and batch.cursor:
+            _kill(client, session, database, batch)
+
+
+def collections(client: Client, session: Session, database: str, server: tuple[int, ...]) -> list[Collection]:
+    """All that mongodump would archive of `database`, in the order of their names.
+
+    Left out as there: `system.*` but `system.js`, for views and time series come back by their definition.
+    """
+    found = []
+    for raw in _documents(client, session, database, {"listCollections": 1, "cursor": {}}):
+        info = bson.decode(raw, EXACT)
+        if not info["name"].startswith("system.") or info["name"] == "system.js":
+            found.append(_described(client, session, database, info, server))
+    return sorted(found, key=lambda collection: collection.entry.namespace)
+
+
+def identities(client: Client, session: Session, database: str) -> dict[str, tuple[str, bytes]]:
+    """UUID and options of each collection by its name: what changes when one is dropped or made anew."""
+    return {
+        info["name"]: (_uuid(info), bson.encode(info.get("options", {})))
+        for raw in _documents(client, session, database, {"listCollections": 1, "cursor": {}})
+        for info in (bson.decode(raw, EXACT),)
+    }
+
+
+def _described(
+    client: Client, session: Session, database: str, info: dict[str, Any], server: tuple[int, ...]
+) -> Collection:
+    name, kind = info["name"], info.get("type", "collection")
+    indexes: tuple[dict[str, Any], ...] = ()
+    if kind != "view":
+        listed = _documents(client, session, database, {"listIndexes": name, "cursor": {}})
+        indexes = tuple(bson.decode(raw, EXACT) for raw in listed)
+    metadata = CollectionMetadata(name, kind, _uuid(info), info.get("options", {}), indexes)
+    namespace = Namespace(database, name)
+    data: Namespace | None = namespace
+    if kind == "view":
+        data = None
+    elif kind == "timeseries" and server < _VIEWLESS_TIME_SERIES:
+        data = Namespace(database, f"system.buckets.{name}")
+    return Collection(CollectionEntry(namespace, metadata.encode(), kind), metadata, data)
+
+
+def _documents(client: Client, session: Session, database: str, command: dict[str, Any]) -> Iterator[bytes]:
+    for batch in batches(client, session, database, command):
+        yield from split(batch.documents)
+
+
+def _uuid(info: dict[str, Any]) -> str:
+    value = info.get("info", {}).get("uuid")
+    return bytes(value).hex() if isinstance(value, bytes) else ""
+
+
+def _ask(client: Client, session: Session, database: str, command: dict[str, Any]) -> Batch:
+    return cut(bytes(client[database].command(command, codec_options=_RAW, session=session).raw))
+
+
+def _kill(client: Client, session: Session, database: str, batch: Batch) -> None:
+    collection = batch.namespace.removeprefix(f"{database}.")
+    try:
+        client[database].command({"killCursors": collection, "cursors": [bson.Int64(batch.cursor)]}, session=session)
+    except PyMongoError:
+        return  # The end of the session closes it too; the first error is the one to tell.

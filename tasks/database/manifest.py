@@ -1,0 +1,130 @@
+"""What is known of a backup, in a JSON file beside its archive."""
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.database.naming import ARCHIVE, MANIFEST
+from tasks.domain.errors import DamagedArchiveError
+
+FORMAT: Final = "apinizer-upgrade/backup-manifest/1"
+
+
+class NamespaceRecord(BaseModel):
+    """What one namespace of the archive holds; `crc64` is hexadecimal, `data` is where its documents are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    db: str
+    collection: str
+    data: str
+    type: str
+    documents: int
+    bytes: int
+    crc64: str
+    indexes: list[str]
+
+
+class ProofRecord(BaseModel):
+    """The archive was read back whole at this time and held all that the manifest says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    proved_at: datetime
+    tool_version: str
+    sha256: str
+    documents: int
+    bytes: int
+    indexes: int
+
+
+class Manifest(BaseModel):
+    """The manifest.  Sizes are bytes, durations seconds, times carry their zone.
+
+    `point_in_time` is true only when the archive is one moment of the database; a backup of a database that
+    is written meanwhile is not.  `notes` are sentences on what the server could not give.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["apinizer-upgrade/backup-manifest/1"] = FORMAT
+    archive: str
+    engine: str = "native"
+    tool_version: str
+    apinizer_version: str
+    server_version: str
+    database: str
+    collections_asked: Literal["all"] = "all"
+    started: datetime
+    ended: datetime
+    duration_seconds: float
+    point_in_time: bool = False
+    read_concern: str
+    gzip: bool
+    size: int
+    sha256: str
+    namespaces: list[NamespaceRecord]
+    notes: list[str] = []
+    proof: ProofRecord | None = None
+
+    @property
+    def documents(self) -> int:
+        """All documents of all namespaces."""
+        return sum(namespace.documents for namespace in self.namespaces)
+
+    @property
+    def bytes(self) -> int:
+        """All documents' bytes, before compression."""
+        return sum(namespace.bytes for namespace in self.namespaces)
+
+
+def manifest_path(archive: Path) -> Path:
+    """Where the manifest of `archive` is: the archive's name with `.json` behind it."""
+    return archive.with_name(archive.name + MANIFEST.removeprefix(ARCHIVE))
+
+
+def load(archive: Path) -> Manifest | None:
+    """The manifest beside `archive`, None where there is none.  Raises DamagedArchiveError when it is unreadable."""
+    path = manifest_path(archive)
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as problem:
+        raise DamagedArchiveError(
+            f"The manifest {path.name} is damaged.",
+            observed="; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors()[:3]),
+            safe="Nothing was changed; the archive beside it was not touched.",
+            next="Take another backup, or move the manifest away to have the archive judged by itself.",
+        ) from None
+
+
+def save(archive: Path, manifest: Manifest) -> Path:
+    """Write the manifest beside `archive`, whole or not at all, readable by its owner only."""
+    path = manifest_path(archive)
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    partial = path.with_name(f".{path.name}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_directory(path.parent)
+    return path
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in `directory` survive a power cut, where the file system lets directories be synced."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        return
+    finally:
+        os.close(handle)
