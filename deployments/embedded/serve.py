@@ -1,7 +1,6 @@
 """What runs in the server's own process. Imported there only: this is where Prefect's server is loaded."""
 
 import asyncio
-import gc
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
+from deployments.embedded.imports import quick_imports
 from deployments.embedded.process import MEMORY
 from deployments.embedded.template import build, prepare
 from tasks.domain.errors import UpgradeError
@@ -20,9 +20,9 @@ from tasks.domain.errors import UpgradeError
 
 def migrate(path: str) -> None:
     """Create the schema and the block types in the database that the environment names (`path`)."""
-    gc.disable()
-    from prefect.server.database import provide_database_interface
-    from prefect.server.models.block_registration import run_block_auto_registration
+    with quick_imports():
+        from prefect.server.database import provide_database_interface
+        from prefect.server.models.block_registration import run_block_auto_registration
 
     async def fill() -> None:
         interface = provide_database_interface()
@@ -47,14 +47,11 @@ def serve(descriptor: int, directory: str) -> NoReturn:
     """
     threading.Thread(target=_end_with_caller, args=(directory,), daemon=True).start()
     kept = _load_template(Path(directory))
-    # Imports make classes that live for ever; the collector would walk them again and again (40 % of the time).
-    gc.disable()
-    import uvicorn
-    from prefect.server.api.server import create_app
+    with quick_imports():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
-    application = create_app(ephemeral=True, final=True)
-    gc.freeze()
-    gc.enable()
+        application = create_app(ephemeral=True, final=True)
     # Errors only: what the flow does is told by the flow.
     configuration = uvicorn.Config(application, log_level="error", access_log=False, lifespan="on")
     uvicorn.Server(configuration).run(sockets=[socket.socket(fileno=descriptor)])

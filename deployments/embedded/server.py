@@ -18,8 +18,8 @@ from deployments.embedded.process import MEMORY, command, environment, tail
 from tasks.domain.errors import UpgradeError
 
 HOST = "127.0.0.1"
-# Prefect opens a ":memory:" database through one connection, so its writers queue. On a file they collide: one
-# is answered 503 and waits two seconds or more before its next try, often several times in a flow of 25 tasks.
+# Prefect opens a ":memory:" database through one connection, so its writers queue. On a file they collide: a flow
+# that starts while the tasks of another are being recorded is answered 503, and tries again after two seconds.
 DATABASE = f"{MEMORY}&uri=true&check_same_thread=false"
 NO_SERVER = "Set PREFECT_API_URL to a Prefect server that runs, or mend the cause above and try again."
 
