@@ -1,0 +1,1 @@
+"""In what order: one flow a module, each reads like the runbook."""

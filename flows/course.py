@@ -1,0 +1,103 @@
+"""The course of one upgrade: the futures of its steps, and what they say when it is over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.futures import PrefectFuture
+from prefect.states import State
+
+from tasks.cluster.session import connected
+from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
+from tasks.database.steps import BackupResult, DatabaseLook
+from tasks.domain.component import Component
+from tasks.domain.errors import UpgradeError
+from tasks.domain.inventory import DeploymentKey, Inventory
+from tasks.domain.plan import Plan
+from tasks.domain.report import Report, make_report, safe_now
+from tasks.domain.step import RolloutStep
+from tasks.record.feed import State as Told
+from tasks.record.steps import write_report
+from tasks.record.telling import tell
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """One Deployment's three tasks: its image set, its pods Ready, its pods' answers."""
+
+    step: RolloutStep
+    changed: PrefectFuture[bool]
+    ready: PrefectFuture[float]
+    verified: PrefectFuture[tuple[str, ...]]
+
+
+@dataclass
+class Course:
+    """What was submitted so far, in order."""
+
+    installation: str
+    plan: Plan
+    before: Inventory
+    manager_key: DeploymentKey
+    manager_timeout: int
+    timeout: int
+    database: PrefectFuture[DatabaseLook] | None = None
+    backup: PrefectFuture[BackupResult] | None = None
+    rolled: list[Rolled] = field(default_factory=list)
+
+    def roll(self, step: RolloutStep, after: Sequence[PrefectFuture[Any]]) -> Rolled:
+        """Set the image, wait until Ready, ask every pod, when all of `after` have succeeded."""
+        cause = f"apinizer-upgrade: {self.plan.current} to {self.plan.to}"
+        deadline = self.manager_timeout if step.component is Component.MANAGER else self.timeout
+        changed = change_images.submit(self.installation, step, cause, wait_for=after)
+        ready = wait_until_ready.submit(self.installation, step, deadline, wait_for=[changed])
+        verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=[ready])
+        self.rolled.append(Rolled(step, changed, ready, verified))
+        return self.rolled[-1]
+
+    def finish(self) -> Report:
+        """Wait for every step; the report, or the first failure told with what is safe now."""
+        steps = [self.database, self.backup, *(f for r in self.rolled for f in (r.changed, r.ready, r.verified))]
+        futures = [f for f in steps if f is not None]
+        for future in futures:
+            future.wait()
+        failure = next((f.state for f in futures if f.state.is_failed() or f.state.is_crashed()), None)
+        if failure is not None:
+            raise self._failed(failure)
+        return write_report(self._report(connected(self.installation).inventory()))
+
+    def _report(self, after: Inventory) -> Report:
+        answered = {str(r.step.key): r.verified.result() for r in self.rolled if r.verified.state.is_completed()}
+        notes = self.database.result().unseen if self.database and self.database.state.is_completed() else ()
+        return make_report(self.plan, self.before, after, answered, self._backup(), notes)
+
+    def _backup(self) -> str:
+        return self.backup.result().where if self.backup and self.backup.state.is_completed() else ""
+
+    def _failed(self, failure: State[Any]) -> UpgradeError:
+        """The failure with the sentence on what is safe now; the report is kept as far as the world can be read."""
+        cause = failure.result(raise_on_failure=False)
+        error = (
+            cause
+            if isinstance(cause, UpgradeError)
+            else UpgradeError(
+                "A step of the upgrade ended in a way that was not foreseen.",
+                observed=failure.message or type(cause).__name__,
+                next="Run it again: every step looks before it acts. Keep the run's log for a report of this defect.",
+            )
+        )
+        try:
+            write_report(self._report(connected(self.installation).inventory()))
+        except UpgradeError as unread:
+            tell("report", Told.FAILED, f"the installation could not be read again: {unread.happened}")
+        patched = [r.step.key for r in self.rolled if r.changed.state.is_completed()]
+        proved = [r.step.key for r in self.rolled if r.verified.state.is_completed()]
+        return error.with_safe(safe_now(self.plan, patched, proved, self._backup()))
+
+
+def course_of(installation: str, plan: Plan, before: Inventory, manager_timeout: int, timeout: int) -> Course:
+    """A course at its beginning; the plan has made sure that there is one manager."""
+    manager = before.manager
+    if manager is None:
+        raise UpgradeError("The plan went on without a manager.", next="Report this defect with the plan.")
+    return Course(installation, plan, before, manager.key, manager_timeout, timeout)

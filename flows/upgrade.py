@@ -1,0 +1,102 @@
+"""The upgrade: backup, manager, and when it is Ready and answers, all others, each pod asked for its version.
+
+The order is in the dependencies of the tasks, so the run's graph shows it and no scheduling can break it.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from flows.course import Course, Rolled, course_of
+from tasks.cluster.session import session
+from tasks.cluster.steps import make_plan, take_inventory
+from tasks.database.steps import back_up, prove_backup, reach_database
+from tasks.domain.component import Component
+from tasks.domain.order import lanes
+from tasks.domain.plan import Plan, PlanRequest
+from tasks.domain.version import Version
+from tasks.record import stopping
+
+BACKUP_FOLDER = "backups"
+
+
+class Order(StrEnum):
+    """What follows the manager."""
+
+    ONE_BY_ONE = "one environment after another"
+    TOGETHER = "all components together"
+
+
+@flow(name="upgrade", flow_run_name="upgrade {installation} to {to}", persist_result=False)
+def upgrade(
+    to: Annotated[str, Field(pattern=r"^[0-9]{4}\.[0-9]{1,2}\.[0-9]{1,4}$", examples=["2025.07.0"])],
+    installation: str = "default",
+    order: Order = Order.ONE_BY_ONE,
+    environments: Annotated[list[str], Field(default_factory=list)] = [],  # noqa: B006 - Prefect copies defaults; the form shows an empty list
+    parallel: Annotated[int, Field(ge=1)] = 8,
+    repositories: Annotated[dict[Component, str], Field(default_factory=dict)] = {},  # noqa: B006
+    backup_dir: str = "",
+    manager_timeout: Annotated[int, Field(ge=1)] = 1200,
+    timeout: Annotated[int, Field(ge=1)] = 600,
+) -> dict[str, Any]:
+    """Upgrade an Apinizer installation: the manager first, because it migrates the database, then all others.
+
+    Args:
+        to: The version to reach, as its images are tagged, e.g. 2025.07.0.
+        installation: The name of the block "Apinizer installation"; it holds clusters, database and image source.
+        order: What follows the manager. One by one, a failure stops before the next environment.
+        environments: The order of the environments, by their namespaces. Those not named follow, the smallest first.
+        parallel: How many components are rolled out at once, at most.
+        repositories: A component's repository name at the new version, where the sources disagree, e.g. {"portal": "apiportal"}.
+        backup_dir: The folder for the backup on the worker's machine; the installation's own, or ./backups, if empty.
+        manager_timeout: Seconds that the manager may take to migrate and become Ready.
+        timeout: Seconds that any other component may take to become Ready.
+    """
+    stopping.clear()
+    with session(installation) as open_session:
+        settings = open_session.connections.settings
+        request = PlanRequest(
+            to=Version(to),
+            environments=tuple(environments),
+            known_environments=settings.environments,
+            together=order is Order.TOGETHER,
+            parallel=parallel,
+            prefix=settings.images.wanted_prefix,
+            repositories=repositories,
+        )
+        inventory = take_inventory.submit(installation)
+        planned = make_plan.submit(installation, inventory, request)
+        plan: Plan = planned.result()
+        course = course_of(installation, plan, inventory.result(), manager_timeout, timeout)
+        try:
+            if plan.steps:
+                _run(course, backup_dir or settings.backup_dir or BACKUP_FOLDER, inventory, planned)
+            return course.finish().model_dump(mode="json")
+        except BaseException:
+            stopping.ask()  # what still waits in a thread ends at its next safe boundary
+            raise
+
+
+def _run(course: Course, backup_dir: str, inventory: Any, planned: Any) -> None:
+    """The steps in their order; each begins when all of `after` have succeeded."""
+    plan, name = course.plan, course.installation
+    manager = course.manager_key
+    course.database = reach_database.submit(name, manager, inventory, wait_for=[planned])
+    first: list[Rolled] = []
+    gate: list[Any] = [course.database]
+    if plan.manager:
+        archive = back_up.submit(name, manager, backup_dir, str(plan.current), wait_for=gate)
+        course.backup = prove_backup.submit(archive)
+        first = [course.roll(plan.manager, after=[course.backup])]
+        gate = [first[0].verified]
+    previous: list[Rolled] = []
+    for stage in plan.stages:
+        rolled = []
+        for lane in lanes(stage.steps, plan.parallel):
+            ahead = [r.verified for r in previous]
+            for step in lane:
+                rolled.append(course.roll(step, after=[*gate, *ahead]))
+                ahead = [*ahead, rolled[-1].verified]
+        previous = rolled

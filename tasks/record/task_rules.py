@@ -1,0 +1,25 @@
+"""How this project's Prefect tasks behave: what is tried again, what is never cached."""
+
+from typing import Any
+
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from tasks.domain.errors import TemporaryError
+
+
+def is_temporary(task: Any, task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect calls it by position
+    """Only what may pass is tried again.  A plain function: Prefect takes a partial or a callable object for "never"."""
+    return isinstance(state.data, TemporaryError) or isinstance(state.result(raise_on_failure=False), TemporaryError)
+
+
+# A look at the world is never answered from a cache, and a temporary error is met with patience and jitter.
+LOOKS: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_temporary,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
