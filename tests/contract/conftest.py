@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from .access import kubeconfig_from_environment, read_kubeconfig
-from .api import Api, JsonObject, eventually, path
+from .api import Api, JsonObject, path
 from .world import Namespace, container
 
 SPEED = float(os.environ.get("CONTRACT_SPEED", "10"))
@@ -17,6 +17,8 @@ SPEED = float(os.environ.get("CONTRACT_SPEED", "10"))
 class Release:
     """The release that the installation runs."""
 
+    manager: str
+    """The manager's image without its tag."""
     version: str
     credentials: JsonObject
     """``data`` of its secret ``mongo-db-credentials``."""
@@ -74,7 +76,8 @@ def release(api: Api) -> Release:
     (manager,) = api.items(path("deployments", "apinizer"))
     image = manager["spec"]["template"]["spec"]["containers"][0]["image"]
     credentials = api.get(path("secrets", "apinizer", "mongo-db-credentials"))["data"]
-    return Release(image.rpartition(":")[2], credentials)
+    repository, _, version = image.rpartition(":")
+    return Release(repository, version, credentials)
 
 
 @pytest.fixture
@@ -85,8 +88,6 @@ def space(api: Api) -> Iterator[Namespace]:
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "contract-"}},
     )
     name = made["metadata"]["name"]
-    # Pods are refused until the namespace has its default service account.
-    eventually(lambda: api.exists(path("serviceaccounts", name, "default")), "the default service account")
     yield Namespace(api, name)
     api.delete(path("namespaces", None, name))
 

@@ -221,3 +221,26 @@ def test_no_pod_is_bound_to_a_cordoned_node(space: Namespace) -> None:
     finally:
         space.api.patch(node, {"spec": {"unschedulable": None}})
     assert space.pod_until("app", ready, "ready")["spec"]["nodeName"] == "node-b"
+
+
+def at_database(component: JsonObject, database: str) -> JsonObject:
+    """The same component at another database of the same server."""
+    variables = [each for each in component["env"] if each["name"] != "SPRING_DATA_MONGODB_DATABASE"]
+    return {**component, "env": [*variables, {"name": "SPRING_DATA_MONGODB_DATABASE", "value": database}]}
+
+
+def test_in_the_wrong_order_a_component_crashes_until_its_manager_has_migrated(
+    installed: Namespace, release: Release
+) -> None:
+    database = installed.name.replace("-", "_")
+    repository = release.manager.rpartition("/")[2]
+    installed.create("deployments", deployment("cache", at_database(release.component("cache"), database)))
+    installed.pod_until("cache", waiting_for("CrashLoopBackOff"), "crash-looping")
+    installed.roll_out(deployment("manager", at_database(release.component(repository), database)))
+    manager = installed.pod("manager")["metadata"]["name"]
+    log = installed.api.text(installed.path("pods", manager, "log"))
+    assert f"migrating the database from 0.0.0 to {release.version}" in log
+    # Nobody touches the cache: it comes back by itself.
+    pod = installed.pod_until("cache", ready, "ready")
+    assert status_of(pod)["restartCount"] >= 1
+    assert status_of(pod)["lastState"]["terminated"]["exitCode"] == 1

@@ -93,6 +93,10 @@ class Namespace:
         return path(resource, self.name, name, sub)
 
     def create(self, resource: str, obj: JsonObject) -> JsonObject:
+        if obj["kind"] == "Deployment" and obj["spec"].get("replicas"):
+            # Pods are refused until the namespace has its default service account.
+            account = self.path("serviceaccounts", "default")
+            eventually(lambda: self.api.exists(account), "the default service account")
         return self.api.create(self.path(resource), obj)
 
     def get(self, resource: str, name: str, sub: str | None = None) -> JsonObject:
