@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import State
 
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
@@ -49,9 +49,9 @@ class Course:
         """Set the image, wait until Ready, ask every pod, when all of `after` have succeeded."""
         cause = f"apinizer-upgrade: {self.plan.current} to {self.plan.to}"
         deadline = self.manager_timeout if step.component is Component.MANAGER else self.timeout
-        changed = change_images.submit(self.installation, step, cause, wait_for=after)
-        ready = wait_until_ready.submit(self.installation, step, deadline, wait_for=[changed])
-        verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=[ready])
+        changed = change_images.submit(self.installation, step, cause, wait_for=after, return_state=False)
+        ready = wait_until_ready.submit(self.installation, step, deadline, wait_for=[changed], return_state=False)
+        verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=[ready], return_state=False)
         self.rolled.append(Rolled(step, changed, ready, verified))
         return self.rolled[-1]
 

@@ -67,7 +67,7 @@ def upgrade(
             repositories=repositories,
         )
         inventory = take_inventory.submit(installation)
-        planned = make_plan.submit(installation, inventory, request)
+        planned = make_plan.submit(installation, inventory, request, return_state=False)
         plan: Plan = planned.result()
         course = course_of(installation, plan, inventory.result(), manager_timeout, timeout)
         try:
@@ -83,12 +83,12 @@ def _run(course: Course, backup_dir: str, inventory: Any, planned: Any) -> None:
     """The steps in their order; each begins when all of `after` have succeeded."""
     plan, name = course.plan, course.installation
     manager = course.manager_key
-    course.database = reach_database.submit(name, manager, inventory, wait_for=[planned])
+    course.database = reach_database.submit(name, manager, inventory, wait_for=[planned], return_state=False)
     first: list[Rolled] = []
     gate: list[Any] = [course.database]
     if plan.manager:
-        archive = back_up.submit(name, manager, backup_dir, str(plan.current), wait_for=gate)
-        course.backup = prove_backup.submit(archive)
+        archive = back_up.submit(name, manager, backup_dir, str(plan.current), wait_for=gate, return_state=False)
+        course.backup = prove_backup.submit(archive, return_state=False)
         first = [course.roll(plan.manager, after=[course.backup])]
         gate = [first[0].verified]
     previous: list[Rolled] = []

@@ -8,7 +8,7 @@ from blocks.settings import InstallationSettings
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.inventory import ClusterScope, read_inventory
 from tasks.cluster.node_images import held_on_nodes
-from tasks.cluster.verification import ask_running_version
+from tasks.cluster.running_version import ask_running_version
 from tasks.domain.component import Component, repositories
 from tasks.domain.inventory import Inventory
 from tasks.domain.plan import Plan, PlanRequest, make_plan, new_image

@@ -4,7 +4,6 @@ import socket
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from tasks.cluster.database_secret import DatabaseAddress, database_address
 from tasks.cluster.session import connected
@@ -16,6 +15,7 @@ from tasks.domain.errors import NotFoundError
 from tasks.domain.inventory import DeploymentKey, Facts, Inventory
 from tasks.domain.plan_text import table
 from tasks.record import stopping
+from tasks.record.artifacts import Gauge, keep_page
 from tasks.record.feed import Event, State, publish
 from tasks.record.task_rules import LOOKS
 from tasks.record.telling import tell
@@ -83,6 +83,7 @@ def reach_database(installation: str, manager: DeploymentKey, inventory: Invento
 def back_up(installation: str, manager: DeploymentKey, directory: str, version: str) -> str:
     """Write the archive; its path.  Nothing that looks like a backup stays where it fails."""
     address = _address(installation, manager)
+    gauge = Gauge("backup", f"Backup of {address.name}")
     told = -1
 
     def progress(at: DumpProgress) -> None:
@@ -92,6 +93,7 @@ def back_up(installation: str, manager: DeploymentKey, directory: str, version: 
             told = int(share * 20)
             text = f"{at.collection}: {at.documents} documents, {_megabytes(at.bytes_read)} read"
             publish(Event("backup", State.RUNNING, text, share))
+            gauge.show(share, text)
 
     tell("backup", State.RUNNING, f"{address.name} into {directory}")
     with open_database(address.uri.get_secret_value()) as client:
@@ -121,11 +123,11 @@ def prove_backup(archive: str) -> BackupResult:
         namespaces=len(proof.namespaces),
     )
     rows = ((n.collection, n.documents, n.bytes) for n in proof.namespaces)
-    create_markdown_artifact(
+    keep_page(
+        "backup",
         f"# Backup\n\n`{result.archive}` on {result.host}, SHA-256 `{result.sha256}`\n\n"
         + table(("Collection", "Documents", "Bytes"), rows),
-        key="backup",
-        description="The database before the upgrade, read back whole",
+        "The database before the upgrade, read back whole",
     )
     tell(
         "proof",

@@ -1,0 +1,96 @@
+"""Shows a run as it goes: rows that move on a terminal, plain lines with the time in a pipe."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from tasks.domain.plan import Plan
+from tasks.record.feed import Event, State
+
+MARK = {
+    State.WAITING: ("·", "dim"),
+    State.DONE: ("✓", "green"),
+    State.FAILED: ("✗", "bold red"),
+    State.SKIPPED: ("-", "dim"),
+}
+BAR = 20
+FRAMES = 8  # a second
+
+
+class Display:
+    """Listens to a run's events while the context lasts."""
+
+    def __init__(self, console: Console, plan: Plan) -> None:
+        self._console = console
+        self._rows: dict[str, Event] = {name: Event(name, State.WAITING, "") for name in _subjects(plan)}
+        self._kinds = {str(step.key): step.component.value for step in plan.steps}
+        self._spinners: dict[str, Spinner] = {}
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=FRAMES, transient=False)
+        self._told: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._fail()
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def hear(self, event: Event) -> None:
+        """One event of the run."""
+        if event.state is State.LOG:
+            self._line(f"{event.subject} | {event.text}", "dim")
+            return
+        if event.subject in self._rows:
+            self._rows[event.subject] = event
+        if not self._console.is_terminal and self._told.get(event.subject) != event.text:
+            self._told[event.subject] = event.text
+            self._line(f"{event.subject}: {event.text}", "")
+
+    def _line(self, text: str, style: str) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        self._console.print(f"[dim]{stamp}[/] [{style or 'default'}]{escape(text)}[/]", soft_wrap=True)
+
+    def _fail(self) -> None:
+        for name, event in self._rows.items():
+            if event.state is State.RUNNING:
+                self._rows[name] = Event(name, State.FAILED, event.text, event.share)
+            elif event.state is State.WAITING:
+                self._rows[name] = Event(name, State.SKIPPED, "not touched")
+
+    def _render(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+        for _ in range(5):
+            table.add_column(overflow="ellipsis", no_wrap=True)
+        for name, event in self._rows.items():
+            bar: RenderableType = ""
+            if event.share is not None and event.state is State.RUNNING:
+                bar = ProgressBar(total=1.0, completed=event.share, width=BAR)
+            table.add_row(self._mark(name, event), escape(name), self._kinds.get(name, ""), bar, escape(event.text))
+        return Group(Text(""), table)
+
+    def _mark(self, name: str, event: Event) -> RenderableType:
+        if event.state is State.RUNNING:
+            return self._spinners.setdefault(name, Spinner("dots", style="cyan"))
+        symbol, style = MARK[event.state]
+        return Text(symbol, style=style)
+
+
+def _subjects(plan: Plan) -> Sequence[str]:
+    """The rows in the order in which the run comes to them."""
+    first = ["database", *(["backup", "proof"] if plan.manager else [])]
+    return [*first, *(str(step.key) for step in plan.steps)]

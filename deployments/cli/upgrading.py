@@ -1,0 +1,98 @@
+"""`upgrade`: the plan on the screen while the run's server starts, then the flow, shown as it goes."""
+
+import json
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from blocks.installation import provide
+from blocks.settings import InstallationSettings
+from deployments.cli.live import Display
+from deployments.cli.options import Format
+from deployments.cli.tables import console, plain_table, plan_value, plan_view
+from deployments.embedded import EmbeddedServer
+from tasks.cluster.planning import Connections, read_plan
+from tasks.domain.errors import UpgradeError
+from tasks.domain.plan import Plan, PlanRequest
+from tasks.record.feed import listening
+
+NAME = "command-line"
+PATIENCE = 10.0
+
+
+def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format, *, ask: bool) -> None:
+    """Read, plan, ask, run; raise what stops it."""
+    with _server() as server:
+        connections = Connections.open(settings, patience=PATIENCE)
+        inventory = connections.inventory()
+        plan = read_plan(connections, inventory, request)
+        screen = console(stderr=output is Format.JSON)
+        if output is Format.TEXT or plan.steps:
+            screen.print(plan_view(plan))
+        plan.require_allowed()
+        if not plan.steps:
+            if output is Format.JSON:
+                print(json.dumps(plan_value(plan, inventory) | {"complete": True}, indent=2))
+            return
+        if ask and sys.stdin.isatty() and sys.stdout.isatty():
+            _confirm(plan)
+        if isinstance(server, EmbeddedServer):
+            server.wait()
+            os.environ.update(server.settings())
+        provide(NAME, settings)
+        with Display(screen, plan) as display, listening(display.hear):
+            report = _run(settings, request)
+        _print(report, output)
+
+
+def _server() -> "AbstractContextManager[Any]":
+    """The embedded server, starting; nothing where the run is to appear on a server that is there."""
+    return nullcontext() if os.environ.get("PREFECT_API_URL") else EmbeddedServer()
+
+
+def _confirm(plan: Plan) -> None:
+    import typer
+
+    typer.confirm(f"Upgrade {len(plan.steps)} Deployments to {plan.to}?", abort=True)
+
+
+def _run(settings: InstallationSettings, request: PlanRequest) -> dict[str, Any]:
+    from flows.upgrade import Order, upgrade
+
+    return upgrade(
+        to=request.to.text,
+        installation=NAME,
+        order=Order.TOGETHER if request.together else Order.ONE_BY_ONE,
+        environments=list(request.environments),
+        parallel=request.parallel,
+        repositories=dict(request.repositories),
+        manager_timeout=settings.upgrade.manager_timeout,
+        timeout=settings.upgrade.timeout,
+    )
+
+
+def _print(report: dict[str, Any], output: Format) -> None:
+    if output is Format.JSON:
+        print(json.dumps(report, indent=2))
+    else:
+        table = plain_table("COMPONENT", "DEPLOYMENT", "BEFORE", "AFTER", "READY", "PODS ANSWERED")
+        for row in report["rows"]:
+            cells = [row[name] for name in ("component", "deployment", "before", "after", "ready")]
+            table.add_row(*cells, ", ".join(sorted(set(row["answered"]))))
+        screen = console()
+        screen.print()
+        screen.print(table)
+        for note in report["notes"]:
+            screen.print(f"Note: {note}", markup=False)
+        if report["backup"]:
+            screen.print(f"Backup: {report['backup']}, read back whole.", markup=False)
+        if report["complete"]:
+            screen.print(f"[bold green]Upgraded from {report['before']} to {report['to']}.[/]")
+    if not report["complete"]:
+        raise UpgradeError(
+            f"Not every component is proved to be at {report['to']}.",
+            observed="\n".join(f"{r['deployment']}: {r['after']}" for r in report["rows"] if not r["reached"]),
+            safe="What is listed above is how the installation was found at the end.",
+            next="Run the upgrade again: what is there already is left alone.",
+        )
