@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -56,19 +57,23 @@ def target(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def api(target: str) -> Iterator[Api]:
-    """The administrator's view of the target."""
+def kubeconfig(target: str) -> Iterator[Path]:
+    """The way in; starts the sandbox where that is the target, one for each process of the test run."""
     if target == "real":
-        client = Api(read_kubeconfig(kubeconfig_from_environment()))
-        yield client
-        client.close()
+        yield kubeconfig_from_environment()
         return
     from deployments.sandbox.launch import Sandbox
 
     with Sandbox(speed=SPEED) as sandbox:
-        client = Api(read_kubeconfig(sandbox.kubeconfig))
-        yield client
-        client.close()
+        yield sandbox.kubeconfig
+
+
+@pytest.fixture(scope="session")
+def api(kubeconfig: Path) -> Iterator[Api]:
+    """The administrator's view of the target."""
+    client = Api(read_kubeconfig(kubeconfig))
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")

@@ -209,20 +209,17 @@ def test_a_paused_deployment_keeps_its_pods_until_it_goes_on(space: Namespace) -
 
 
 def test_a_pod_has_to_stay_ready_to_be_available(space: Namespace) -> None:
-    space.create("deployments", deployment("app", minReadySeconds=3))
-    seen = space.deployment_until("app", lambda it: it["status"].get("readyReplicas") == 1, "ready")
-    if "availableReplicas" not in seen["status"]:
-        assert seen["status"]["unavailableReplicas"] == 1
-        assert not complete(seen)
-    pod = space.pod("app")
+    since = space.create("deployments", deployment("app", minReadySeconds=3))["metadata"]["resourceVersion"]
     space.settled("app")
-    versions = [
-        each.object["status"]
-        for each in space.api.watch(space.path("deployments"), pod["metadata"]["resourceVersion"], seconds=1)
-        if each.name == "app"
+    seen = [
+        event.object
+        for event, _ in replayed(space, "deployments", ({}, since))
+        if event.object["status"].get("readyReplicas") == 1
     ]
-    assert versions[-1]["availableReplicas"] == 1
-    assert condition(seen, "Available").get("status") != "True" or "availableReplicas" in seen["status"]
+    assert seen[0]["status"]["unavailableReplicas"] == 1
+    assert "availableReplicas" not in seen[0]["status"]
+    assert condition(seen[0], "Available")["status"] == "False"
+    assert seen[-1]["status"]["availableReplicas"] == 1
 
 
 def hopeless(rule: str) -> Callable[[JsonObject], bool]:
