@@ -46,7 +46,7 @@ _CAUSES = (
     (r"refused", "the connection was refused: nothing listens there"),
     (r"name resolution|Name or service|nodename|No address|getaddrinfo|DNS|not known", "the host name is not known"),
     (r"No route|unreachable", "there is no route to it"),
-    (r"timed out", "it did not answer in time"),
+    (r"timed out|No servers found yet|No replica set members found yet", "it did not answer in time"),
     (r"closed|reset|Broken pipe", "it closed the connection (a server that wants TLS does so, and one that stops)"),
 )  # fmt: skip
 _TLS_REASONS = (
@@ -82,20 +82,28 @@ def open_database(uri: str, *, timeout: float = 10.0, reply_timeout: float = REP
     ForbiddenError, TemporaryError (down, unreachable, no primary, DNS, TLS) or UpgradeError.
     """
     hosts = hosts_of(uri)
-    milliseconds = max(1, round(timeout * 1000))
     try:
-        with MongoClient[dict[str, Any]](
-            uri,
-            appname="apinizer-upgrade",
-            connectTimeoutMS=milliseconds,
-            serverSelectionTimeoutMS=milliseconds,
-            socketTimeoutMS=max(1, round(reply_timeout * 1000)),
-            tz_aware=True,
-        ) as client:
+        with _client(uri, timeout, reply_timeout) as client:
             client.admin.command("ping")
             yield client
     except PyMongoError as problem:
         raise explain(problem, hosts, with_credentials="@" in uri) from None
+
+
+def _client(uri: str, timeout: float, reply_timeout: float) -> Client:
+    milliseconds = max(2, round(timeout * 1000))
+    try:
+        return MongoClient[dict[str, Any]](
+            uri,
+            appname="apinizer-upgrade",
+            # Shorter than the selection, so that the reason for a failed connection is known when it ends.
+            connectTimeoutMS=milliseconds // 2,
+            serverSelectionTimeoutMS=milliseconds,
+            socketTimeoutMS=max(1, round(reply_timeout * 1000)),
+            tz_aware=True,
+        )
+    except (ValueError, TypeError):  # The driver's InvalidURI is no ValueError, its complaint about ports is.
+        raise _bad_uri("A port or another number in it does not fit.") from None
 
 
 def look(uri: str, database: str, *, timeout: float = 10.0) -> DatabaseFacts:
@@ -138,6 +146,9 @@ def hosts_of(uri: str) -> str:
         raise _bad_uri("User or password hold a character that must be percent-encoded (: as %3A, / as %2F, @ as %40).")
     if not hosts:
         raise _bad_uri("It names no host.")
+    # The driver only warns of this one and goes on without TLS; options it does not know may be another driver's.
+    if re.search(r"[?&](?:tls|ssl)=(?!(?:true|false)(?:&|$))", rest, re.IGNORECASE):
+        raise _bad_uri("Its option tls is neither true nor false.")
     return hosts
 
 
