@@ -34,9 +34,9 @@ def upgrade(
     to: Annotated[str, Field(pattern=r"^[0-9]{4}\.[0-9]{1,2}\.[0-9]{1,4}$", examples=["2025.07.0"])],
     installation: str = "default",
     order: Order = Order.ONE_BY_ONE,
-    environments: Annotated[list[str], Field(default_factory=list)] = [],  # noqa: B006 - Prefect copies defaults; the form shows an empty list
+    environments: list[str] = [],  # noqa: B006 - never changed; the form shows an empty list
     parallel: Annotated[int, Field(ge=1)] = 8,
-    repositories: Annotated[dict[Component, str], Field(default_factory=dict)] = {},  # noqa: B006
+    repositories: dict[Component, str] = {},  # noqa: B006
     backup_dir: str = "",
     manager_timeout: Annotated[int, Field(ge=1)] = 1200,
     timeout: Annotated[int, Field(ge=1)] = 600,

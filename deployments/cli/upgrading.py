@@ -11,7 +11,7 @@ from blocks.settings import InstallationSettings
 from deployments.cli.live import Display
 from deployments.cli.options import Format
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
-from deployments.embedded import EmbeddedServer
+from deployments.embedded import EmbeddedServer, quick_imports, without_heartbeats
 from tasks.cluster.planning import Connections, read_plan
 from tasks.domain.errors import UpgradeError
 from tasks.domain.plan import Plan, PlanRequest
@@ -42,7 +42,10 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
             os.environ.update(server.settings())
         provide(NAME, settings)
         with Display(screen, plan) as display, listening(display.hear):
-            report = _run(settings, request)
+            with quick_imports():
+                import flows.upgrade  # noqa: F401 - loaded here, run below
+            with without_heartbeats():
+                report = _run(settings, request)
         _print(report, output)
 
 
