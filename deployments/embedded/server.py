@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ HOST = "127.0.0.1"
 # Prefect opens a ":memory:" database through one connection, so its writers queue. On a file they collide: a flow
 # that starts while the tasks of another are being recorded is answered 503, and tries again after two seconds.
 DATABASE = f"{MEMORY}&uri=true&check_same_thread=false"
+DRAIN_TIMEOUT = 5.0
+"""Seconds for the client's last events; a tenth is usual."""
 NO_SERVER = "Set PREFECT_API_URL to a Prefect server that runs, or mend the cause above and try again."
 
 
@@ -110,10 +113,15 @@ class EmbeddedServer(AbstractContextManager["EmbeddedServer"]):
         }
 
     def stop(self) -> None:
-        """End the server at once and remove its files. Its database is in memory, so nothing is left half-written."""
+        """End the server and remove its files; its database is in memory, so nothing is left half-written.
+
+        Not to be called from a coroutine: it waits for the client's last events.
+        """
         process, self._process = self._process, None
         if process is None:
             return
+        if process.poll() is None:
+            _drain_client()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -153,6 +161,16 @@ def without_heartbeats() -> Iterator[None]:
 
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
+
+
+def _drain_client() -> None:
+    """Let Prefect's client in this process deliver its last events, where it was used.
+
+    It would do so at the end of the process, find the server gone, and try again for seven seconds.
+    """
+    worker = sys.modules.get("prefect.events.worker")
+    if worker is not None:
+        worker.EventsWorker.drain_all(timeout=DRAIN_TIMEOUT)
 
 
 def _lean(password: str) -> dict[str, str]:

@@ -55,6 +55,19 @@ with get_client(sync_client=True) as client:
 
 TABLE = '[{"total": 600}]'
 
+SAME_PROCESS = """
+import os
+from deployments.embedded import EmbeddedServer, quick_imports, without_heartbeats
+with EmbeddedServer() as server:
+    os.environ.update(server.settings())
+    with quick_imports():
+        from prefect import flow, task
+    server.wait()
+    answer = task(lambda: 42, name="answer")
+    with without_heartbeats():
+        flow(lambda: answer(), name="question")()
+"""
+
 ABANDONED = """
 import sys, time
 from deployments.embedded import EmbeddedServer
@@ -192,6 +205,16 @@ def test_a_flow_runs_through_it(server: EmbeddedServer) -> None:
         f"tables {[TABLE] * 2}",
     ], ran.stderr[-3000:]
     assert "status code 503" not in ran.stderr
+
+
+def test_a_process_that_ran_a_flow_ends_without_looking_for_the_server(cached: Path) -> None:
+    environment = os.environ | {"PREFECT_LOGGING_LEVEL": "DEBUG"}
+    ran = subprocess.run(
+        [sys.executable, "-c", SAME_PROCESS], env=environment, capture_output=True, text=True, timeout=240, check=True
+    )
+    # Left to the end of the process, the last events meet a closed port and are tried again, a second apart.
+    assert "Sending event" in ran.stderr
+    assert "Unable to connect" not in ran.stderr
 
 
 def test_stop_leaves_nothing(cached: Path) -> None:
