@@ -39,18 +39,18 @@ def batches(client: Client, session: Session, database: str, command: dict[str, 
     Close the generator early (`contextlib.closing`) and the cursor is closed on the server.
     """
     batch = _ask(client, session, database, command)
-    finished = False
     try:
         while True:
             yield batch
             if not batch.cursor:
-                finished = True
                 return
             collection = batch.namespace.removeprefix(f"{database}.")
             batch = _ask(client, session, database, {"getMore": bson.Int64(batch.cursor), "collection": collection})
-    finally:
-        if not finished and batch.cursor:
+    except GeneratorExit:
+        # Not after an error of the server's: it may be gone, and asking it would only wait.
+        if batch.cursor:
             _kill(client, session, database, batch)
+        raise
 
 
 def collections(client: Client, session: Session, database: str, server: tuple[int, ...]) -> list[Collection]:

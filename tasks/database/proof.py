@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.database.archive.format import CollectionEntry, FormatError, Namespace
+from tasks.database.archive.format import CollectionEntry, FormatError, Namespace, UnknownFormatError
 from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import decode
 from tasks.database.archive.reader import ArchiveReader, NamespaceEnd, Prelude
@@ -56,6 +56,12 @@ def prove(
             inlet = Inlet(file)
             prelude, ends = _read(inlet, path.stat().st_size, progress, stop)
         records = _records(prelude, ends)
+    except UnknownFormatError as problem:
+        raise UnprovenError(
+            f"The archive {path.name} is of a format that is not known here.",
+            observed=f"{problem}.",
+            next="Verify and restore it with the tool that wrote it, or with a newer version of this one.",
+        ) from None
     except FormatError as problem:
         raise _damaged(path, f"{problem}.") from None
     except OSError as problem:
@@ -107,7 +113,7 @@ def _read(
     for block in reader.blocks():
         if isinstance(block, NamespaceEnd):
             ends.append(block)
-            progress(inlet.size, total)
+        progress(inlet.size, total)
         if stop():
             raise StoppedError("The proof was stopped.", observed=f"{inlet.size:,} of {total:,} bytes were read.")
     return prelude, ends

@@ -73,7 +73,11 @@ def claim(directory: Path, version: str, day: date) -> Slot:
             partial = directory / f".{archive.name}{PARTIAL}"
             with contextlib.suppress(FileExistsError):
                 handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                return Slot(archive, partial, os.fdopen(handle, "wb", buffering=0))
+                slot = Slot(archive, partial, os.fdopen(handle, "wb", buffering=0))
+                if not archive.exists() and not manifest_path(archive).exists():
+                    return slot
+                # Another run published this number between the look and the claim.
+                slot.discard()
     except OSError as problem:
         raise UsageError(
             f"Backups cannot be written to {directory}.",

@@ -44,6 +44,10 @@ class FormatError(ValueError):
     """Bytes that the format does not allow; the text says which rule they break."""
 
 
+class UnknownFormatError(FormatError):
+    """An archive of a format version that this software does not know."""
+
+
 def checksum(data: bytes | memoryview, before: int = EMPTY_CRC) -> int:
     """CRC-64/XZ of `data`, unsigned, continued from the checksum `before` of what came earlier."""
     return crc64.xz(data, before)

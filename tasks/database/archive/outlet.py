@@ -97,7 +97,9 @@ class Outlet:
         if not len(data):
             return
         self._hash.update(data)
-        self._file.write(data)
+        rest = memoryview(data)
+        while rest:  # An unbuffered file may take a part only, as at the edge of a full disk.
+            rest = rest[self._file.write(rest) :]
         self.size += len(data)
         if self._watch:
             self._watch(self.size)

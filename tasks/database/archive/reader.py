@@ -12,6 +12,7 @@ from tasks.database.archive.format import (
     FormatError,
     Header,
     Namespace,
+    UnknownFormatError,
     checksum,
     length_at,
 )
@@ -120,7 +121,7 @@ class ArchiveReader:
             raise self._located(problem) from problem
 
     def _located(self, problem: FormatError) -> FormatError:
-        return FormatError(f"{problem}, at byte {self._window.position} of the unzipped archive")
+        return type(problem)(f"{problem}, at byte {self._window.position} of the unzipped archive")
 
     def _prelude(self) -> Prelude:
         if not self._window.has(len(MAGIC)) or self._window.take(len(MAGIC)) != MAGIC:
@@ -130,7 +131,7 @@ class ArchiveReader:
             raise FormatError("the header is missing")
         header = Header.decode(first)
         if header.version != FORMAT_VERSION:
-            raise FormatError(f"format {header.version!r} is not {FORMAT_VERSION!r}, the one that is known")
+            raise UnknownFormatError(f"format {header.version!r} is not {FORMAT_VERSION!r}, the one that is known")
         entries = []
         while (raw := self._document()) is not None:
             entry = CollectionEntry.decode(raw)

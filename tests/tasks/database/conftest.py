@@ -27,12 +27,14 @@ ODD_PASSWORD = "p%40ss w:rd/ü?#[]@x"
 
 
 @contextmanager
-def _server(storage: str, port: int, *options: str, asked: str = "") -> Iterator[str]:
+def _server(storage: str, port: int, *options: str, asked: str = "", pids: list[int] | None = None) -> Iterator[str]:
     program = Path(sys.executable).with_name("secantusd-py")
     if not program.exists():
         pytest.skip("SecantusDB is not installed (extra `sandbox`)")
     command = [str(program), "--host", "127.0.0.1", "--port", str(port), "--storage-path", storage]
     process = subprocess.Popen([*command, "--log-level", "ERROR", *options], stdout=subprocess.DEVNULL)
+    if pids is not None:
+        pids.append(process.pid)
     try:
         address = f"127.0.0.1:{port}"
         with MongoClient[dict[str, Any]](
@@ -56,6 +58,14 @@ def uri() -> Iterator[str]:
     """A server without login."""
     with _server(":memory:", _free_port()) as address:
         yield f"mongodb://{address}/?directConnection=true"
+
+
+@pytest.fixture
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The URI of a server for one test alone, and its process id: it may be killed."""
+    storage, pids = tmp_path_factory.mktemp("mortal"), list[int]()
+    with _server(str(storage), _free_port(), pids=pids) as address:
+        yield f"mongodb://{address}/?directConnection=true", pids[0]
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,11 @@ tried on bytes built from the specification, in the tests of the archive and the
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -40,6 +42,7 @@ from tasks.domain.errors import (
     NotFoundError,
     TemporaryError,
     UnauthorizedError,
+    UnprovenError,
     UsageError,
 )
 
@@ -234,11 +237,36 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
         prove(tmp_path / "x.archive")
 
 
+def test_a_newer_format_is_not_called_damaged(tmp_path: Path) -> None:
+    head = {"concurrent_collections": 4, "version": "0.2", "server_version": "9.0.0", "tool_version": "200.0"}
+    path = tmp_path / "newer.archive"
+    path.write_bytes(bytes.fromhex("6de29981") + bson.encode(head) + b"\xff" * 4)
+    with pytest.raises(UnprovenError, match="not known here") as caught:
+        prove(path)
+    assert not isinstance(caught.value, DamagedArchiveError)
+    assert "'0.2'" in caught.value.observed
+
+
+def test_a_proof_can_be_stopped(small: BackupEvidence) -> None:
+    with pytest.raises(StoppedError):
+        prove(small.archive, stop=lambda: True)
+
+
 def test_numbers_go_up_and_nothing_is_overwritten(small: BackupEvidence, uri: str) -> None:
     before = small.archive.read_bytes()
     again = backup(uri, small.archive.parent)
     assert again.archive.name.endswith("--02.archive")
     assert small.archive.read_bytes() == before
+
+
+def test_a_number_published_between_the_look_and_the_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = claim(tmp_path, "1", NOW.date()).archive
+    (tmp_path / f".{first.name}.partial").unlink()
+    first.write_bytes(b"published")
+    numbers = iter([1, 2])
+    monkeypatch.setattr(slot_module, "next_number", lambda *_: next(numbers))
+    assert claim(tmp_path, "1", NOW.date()).archive != first
+    assert first.read_bytes() == b"published"
 
 
 def test_two_claims_never_meet(tmp_path: Path) -> None:
@@ -293,17 +321,21 @@ def test_wrong_password_leaves_nothing(login: Callable[..., str], tmp_path: Path
     assert visible(tmp_path) == []
 
 
-def test_the_server_dies_in_the_middle(client: Client, uri: str, tmp_path: Path) -> None:
-    """The error is the driver's, raised from the middle of the reading: temporary, and nothing is left."""
-    client[DB]["a"].insert_many([{"_id": i} for i in range(1000)])
-    with pytest.raises(TemporaryError), open_database(uri) as dying:
-        dump(
-            dying,
-            DB,
-            tmp_path,
-            apinizer_version="1",
-            progress=lambda _: dying["admin"].command("getMore", bson.Int64(1), collection="x"),
-        )
+def test_the_server_dies_in_the_middle(mortal: tuple[str, int], tmp_path: Path) -> None:
+    uri, pid = mortal
+    with MongoClient[dict[str, Any]](uri) as filler:
+        for start in range(0, 30_000, 5000):  # More than one batch of 16 MiB.
+            filler[DB]["a"].insert_many([{"_id": start + i, "text": "x" * 1000} for i in range(5000)])
+    seen: list[DumpProgress] = []
+
+    def kill(progress: DumpProgress) -> None:
+        seen.append(progress)
+        if len(seen) == 2:
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(TemporaryError), open_database(uri, timeout=2) as client:
+        dump(client, DB, tmp_path, apinizer_version="1", progress=kill)
+    assert 101 < seen[-1].documents < 30_000
     assert visible(tmp_path) == []
 
 
@@ -345,6 +377,46 @@ def test_no_room(client: Client, uri: str, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(BlockedError, match="no room"):
         backup(uri, tmp_path)
     assert visible(tmp_path) == []
+
+
+def test_a_slow_disk_holds_the_reading_back() -> None:
+    """What bounds the memory: only two batches wait, the third `write` blocks until one is on its way."""
+    reading, writing = os.pipe()
+    handed = []
+    with os.fdopen(writing, "wb", buffering=0) as slow, Outlet(slow, gzip=False) as outlet:
+
+        def hand_over() -> None:
+            for number in range(6):
+                outlet.write(bytes(1 << 20))
+                handed.append(number)
+
+        thread = threading.Thread(target=hand_over)
+        thread.start()
+        thread.join(1.5)
+        assert thread.is_alive()
+        assert len(handed) <= 3
+        for _ in range(6 << 20 >> 12):
+            left = 1 << 12
+            while left:
+                left -= len(os.read(reading, left))
+        thread.join(30)
+        assert len(handed) == 6
+    os.close(reading)
+
+
+def test_a_file_that_takes_a_part_of_a_write_gets_the_rest(tmp_path: Path) -> None:
+    """The last write that meets a limit is cut by the kernel without an error: it must not pass as written."""
+    program = (
+        "import resource, sys\nfrom tasks.database.archive.outlet import Outlet\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "with open(sys.argv[1], 'wb', buffering=0) as file, Outlet(file, gzip=False) as outlet:\n"
+        "    outlet.write(bytes(1500))\n"
+        "    outlet.finish()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
 
 
 def test_the_disk_fills_up_while_writing(tmp_path: Path) -> None:
