@@ -93,7 +93,7 @@ def access(request: Request) -> Access:
     verbs = {"GET": "get" if name else "list", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
     verb = "watch" if request.watch else verbs.get(request.method, request.method.lower())
     full = f"{resource}.{group}" if group else resource
-    return Access(verb, f"{full}/{sub}" if sub else full, namespace, "" if sub else name)
+    return Access(verb, f"{full}/{sub}" if sub else full, namespace, name)
 
 
 def status_of(body: bytes) -> JsonObject | None:
@@ -203,10 +203,5 @@ def _forbidden(request: Request, observed: str, safe: str) -> ForbiddenError:
 
 def _thing(request: Request) -> str:
     needs = access(request)
-    name = (
-        needs.name or next(iter(request.path.rstrip("/").split("/")[-2:-1]), "")
-        if "/" in needs.resource
-        else needs.name
-    )
     where = f" in namespace {needs.namespace}" if needs.namespace else ""
-    return f"{needs.resource} {name}".strip() + where
+    return f"{needs.resource} {needs.name}".strip() + where

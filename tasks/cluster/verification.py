@@ -162,8 +162,11 @@ def _ask(api: KubernetesApi, namespace: str, pod: JsonObject, component: Compone
         if said:
             why.append(f"{endpoint}: {said}")
             continue
-        health = api.answer(endpoint.path(namespace, name(pod), HEALTH_PATH))
-        ill = healthy(health.status, health.text)
+        try:
+            health = api.answer(endpoint.path(namespace, name(pod), HEALTH_PATH))
+            ill = healthy(health.status, health.text)
+        except (TemporaryError, NotFoundError) as error:
+            ill = f"its health could not be asked: {error.observed}"
         if ill:
             raise _UnansweredError("A pod is not well.", observed=ill)
         return PodAnswer(name(pod), str(pod["spec"].get("nodeName") or ""), str(wanted), str(endpoint))

@@ -1,0 +1,185 @@
+"""Set image: conditional on what was judged, never over somebody else's edit, never repeated blindly."""
+
+import copy
+
+import pytest
+
+from tasks.cluster.image_change import AlreadyThere, Patch, Refuse, decide, set_images
+from tasks.domain.component import Component
+from tasks.domain.errors import ConflictError, DriftError, ForbiddenError
+from tasks.domain.inventory import DeploymentKey
+from tasks.domain.step import ImageChange, RolloutStep
+
+OLD, NEW = "apinizercloud/worker:2025.04.3", "apinizercloud/worker:2025.07.0"
+
+
+def image(server, container: int = 0) -> str:
+    return server.objects["deployments"]["gw"]["spec"]["template"]["spec"]["containers"][container]["image"]
+
+
+def edit(server, change) -> None:
+    thing = copy.deepcopy(server.objects["deployments"]["gw"])
+    change(thing)
+    server.put("deployments", thing)
+
+
+def test_it_changes_that_container_only_and_says_why(server, api, controllers, step) -> None:
+    evidence = set_images(api, step, "apinizer-upgrade: 2025.04.3 -> 2025.07.0")
+    assert (evidence.changed, evidence.generation_before, evidence.generation_after) == (True, 3, 4)
+    assert evidence.images_before == {"gateway": OLD}
+    assert evidence.images_after == {"gateway": NEW}
+    assert int(evidence.resource_version_after) > int(evidence.resource_version_before)
+    assert (image(server), image(server, 1)) == (NEW, "istio/proxyv2:1")
+    notes = server.objects["deployments"]["gw"]["metadata"]["annotations"]
+    assert notes["kubernetes.io/change-cause"] == "apinizer-upgrade: 2025.04.3 -> 2025.07.0"
+
+
+def test_twice_does_nothing(server, api, controllers, step) -> None:
+    set_images(api, step)
+    again = set_images(api, step)
+    assert not again.changed
+    assert server.count("PATCH", "gw") == 1
+
+
+def test_a_write_in_between_is_read_and_decided_again(server, api, controllers, step) -> None:
+    edits = iter([lambda d: d["spec"].update(replicas=5)])
+
+    def meddle() -> None:
+        change = next(edits, None)
+        if change:
+            edit(server, change)
+
+    server.before_patch = meddle
+    assert set_images(api, step).changed
+    assert server.objects["deployments"]["gw"]["spec"]["replicas"] == 5, "the other edit stands"
+    assert server.count("PATCH", "gw") == 2
+
+
+def test_an_image_set_by_somebody_else_in_between_is_left(server, api, controllers, step) -> None:
+    def hotfix(thing) -> None:
+        thing["spec"]["template"]["spec"]["containers"][0]["image"] = "apinizercloud/worker:hotfix"
+        thing["metadata"]["managedFields"] = [
+            {
+                "manager": "kubectl-set",
+                "operation": "Update",
+                "time": "2026-11-22T09:00:00Z",
+                "fieldsV1": {"f:spec": {}},
+            },
+            {
+                "manager": "kube-controller-manager",
+                "operation": "Update",
+                "time": "2026-11-22T09:01:00Z",
+                "fieldsV1": {"f:status": {}},
+            },
+        ]
+
+    server.before_patch = lambda: edit(server, hotfix)
+    with pytest.raises(DriftError, match="runs apinizercloud/worker:hotfix") as caught:
+        set_images(api, step)
+    assert "kubectl-set at 2026-11-22T09:00:00Z" in caught.value.observed
+    assert image(server) == "apinizercloud/worker:hotfix"
+
+
+def test_endless_conflicts_end(server, api, controllers, step) -> None:
+    server.before_patch = lambda: edit(server, lambda d: d["spec"].update(replicas=d["spec"]["replicas"] + 1))
+    with pytest.raises(ConflictError):
+        set_images(api, step)
+    assert image(server) == OLD
+
+
+def test_a_patch_whose_answer_was_lost_is_looked_at(server, api, controllers, step) -> None:
+    server.faults.extend(["", "lost"])
+    evidence = set_images(api, step)
+    assert evidence.changed
+    assert evidence.generation_after == 4
+    assert server.count("PATCH", "gw") == 1
+
+
+def test_a_patch_that_failed_with_500_is_looked_at_and_made(server, api, controllers, step) -> None:
+    server.faults.extend(["", 500])
+    assert set_images(api, step).changed
+    assert server.count("PATCH", "gw") == 2
+
+
+def test_no_permission_is_said(server, api, controllers, step) -> None:
+    server.faults.extend(["", 403])
+    with pytest.raises(ForbiddenError, match="kubectl auth can-i patch deployments.apps/gw --namespace prod"):
+        set_images(api, step)
+
+
+def test_gone(server, api, step) -> None:
+    with pytest.raises(DriftError, match="it is gone"):
+        set_images(api, step)
+
+
+def base() -> dict:
+    spec = {
+        "initContainers": [{"name": "setup", "image": "a/manager:1"}],
+        "containers": [{"name": "m", "image": "a/manager:1"}],
+    }
+    return {"metadata": {"uid": "u", "resourceVersion": "7"}, "spec": {"template": {"spec": spec}}}
+
+
+def plan(*changes: ImageChange) -> RolloutStep:
+    return RolloutStep(
+        key=DeploymentKey(cluster="", namespace="n", name="d"), uid="u", resource_version="7",
+        component=Component.MANAGER, changes=changes, replicas=1,
+    )  # fmt: skip
+
+
+BOTH = plan(
+    ImageChange(container="m", old="a/manager:1", new="a/apimanager:2"),
+    ImageChange(container="setup", init=True, old="a/manager:1", new="a/apimanager:2"),
+)
+
+
+def test_decide_patches_by_name_under_the_version_judged() -> None:
+    assert decide(base(), BOTH, "why") == Patch(
+        {
+            "metadata": {"uid": "u", "resourceVersion": "7", "annotations": {"kubernetes.io/change-cause": "why"}},
+            "spec": {
+                "template": {
+                    "spec": {
+                        "containers": [{"name": "m", "image": "a/apimanager:2"}],
+                        "initContainers": [{"name": "setup", "image": "a/apimanager:2"}],
+                    }
+                }
+            },
+        }
+    )
+
+
+def test_decide_finishes_a_half_done_change() -> None:
+    half = base()
+    half["spec"]["template"]["spec"]["containers"][0]["image"] = "a/apimanager:2"
+    decision = decide(half, BOTH)
+    assert isinstance(decision, Patch)
+    assert list(decision.body["spec"]["template"]["spec"]) == ["initContainers"]
+
+
+def test_decide_is_done() -> None:
+    done = base()
+    for kind in ("containers", "initContainers"):
+        done["spec"]["template"]["spec"][kind][0]["image"] = "a/apimanager:2"
+    assert decide(done, BOTH) == AlreadyThere()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda d: d["metadata"].update(uid="other"), "made anew"),
+        (lambda d: d["metadata"].update(deletionTimestamp="2026-11-22T09:00:00Z"), "being deleted"),
+        (lambda d: d["spec"].update(paused=True), "paused"),
+        (lambda d: d["spec"]["template"]["spec"]["containers"][0].update(name="x"), "container m is gone"),
+        (
+            lambda d: d["spec"]["template"]["spec"]["containers"][0].update(image="a/manager:3"),
+            "planned was a/manager:1",
+        ),
+    ],
+)
+def test_decide_refuses_what_was_not_planned(change, why) -> None:
+    thing = base()
+    change(thing)
+    decision = decide(thing, BOTH)
+    assert isinstance(decision, Refuse)
+    assert why in decision.why
