@@ -59,7 +59,7 @@ class Control:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case "stop_database":
-                self._database.stop()
+                await self._database.stop()
             case "start_database":
                 self._database.start(auth=True)
                 await self._database.wait()

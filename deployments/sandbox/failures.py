@@ -127,14 +127,7 @@ def method_not_allowed() -> ApiError:
 
 
 def unsupported_media_type() -> ApiError:
-    accepted = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
-    return ApiError(
-        415,
-        "UnsupportedMediaType",
-        "the body of the request was in an unknown format - accepted media types include: "
-        f"{accepted}, application/apply-patch+yaml",
-        {},
-    )
+    return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
 
 
 def service_unavailable(message: str) -> ApiError:

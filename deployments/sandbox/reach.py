@@ -44,7 +44,8 @@ class Reach:
         if exchange.asks("follow"):
             await exchange.stream(_follow(log, lines, stamped=stamped), "text/plain")
         else:
-            await exchange.answer(b"".join(_line(at, text, stamped=stamped) for at, text in lines), kind="text/plain")
+            whole = b"".join(_line(at, text, stamped=stamped) for at, text in lines)
+            await exchange.answer(whole[: int(query["limitBytes"])] if "limitBytes" in query else whole, kind="text/plain")
 
     def _container_name(self, obj: JsonObject, asked: str) -> str:
         name = obj["metadata"]["name"]
@@ -111,7 +112,7 @@ class Reach:
         if found is None:
             address = obj["status"].get("podIP", "")
             text = f"error trying to reach service: dial tcp {address}:{port}: connect: connection refused"
-            raise failures.service_unavailable(text)
+            raise failures.ApiError(500, "", text)
         status, body = found
         await exchange.answer(body, status)
 

@@ -110,6 +110,9 @@ VERSION: JsonObject = {
 }
 
 
+_ALL = ("pods", "services", "deployments", "replicasets", "statefulsets", "daemonsets", "jobs", "cronjobs", "horizontalpodautoscalers")
+
+
 def find(group: str, version: str, plural: str) -> Resource | None:
     return _BY_PLACE.get((group, version, plural))
 
@@ -151,6 +154,8 @@ def resource_list(group_name: str, version: str) -> JsonObject | None:
             "kind": resource.kind,
             "verbs": list(resource.verbs),
         }
+        if resource.plural in _ALL:
+            entry["categories"] = ["all"]
         if resource.short:
             entry["shortNames"] = list(resource.short)
         listed.append(entry)
