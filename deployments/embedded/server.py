@@ -168,8 +168,12 @@ def _drain_client() -> None:
 
     It would do so at the end of the process, find the server gone, and try again for seven seconds.
     """
+    import logging
+
     worker = sys.modules.get("prefect.events.worker")
     if worker is not None:
+        # Its "still processing items" is about events that nobody will miss.
+        logging.getLogger("EventsWorker").setLevel(logging.ERROR)
         worker.EventsWorker.drain_all(timeout=DRAIN_TIMEOUT)
 
 
