@@ -77,6 +77,9 @@ class Api:
         if path in ("/readyz", "/livez", "/healthz"):
             await exchange.answer(b"ok", kind="text/plain; charset=utf-8")
             return
+        if path == "/openapi/v2":
+            await self._answer_openapi(exchange)
+            return
         parts = path.strip("/").split("/")
         found: JsonObject | None = None
         match parts:
@@ -96,6 +99,15 @@ class Api:
             await exchange.answer(b"404 page not found\n", 404, "text/plain; charset=utf-8")
             return
         await exchange.answer_json(found)
+
+    async def _answer_openapi(self, exchange: Exchange) -> None:
+        """A schema that describes nothing: kubectl then leaves validation to the server, as for kinds it does not know."""
+        if "protobuf" in exchange.accept:
+            kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+            await exchange.answer(b"\x0a\x032.0", kind=kind)  # Document{swagger: "2.0"}
+            return
+        info = {"title": "Kubernetes", "version": resources.VERSION["gitVersion"]}
+        await exchange.answer_json({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}})
 
     # ----------------------------------------------------------------- objects
     async def _answer_target(self, exchange: Exchange, user: User, target: Target) -> None:

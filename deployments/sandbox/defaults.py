@@ -196,7 +196,7 @@ def validate(resource: Resource, obj: JsonObject, old: JsonObject | None = None)
             if not (obj["spec"].get("ports") or obj["spec"].get("clusterIP") == "None"):
                 causes.append(required("spec.ports"))
         case "leases":
-            causes += [wrong(f"spec.{key}", obj["spec"][key], "must be greater than 0") for key in ("leaseDurationSeconds",) if isinstance((obj.get("spec") or {}).get(key), int) and obj["spec"][key] <= 0]
+            causes += _validate_lease(obj.get("spec") or {})
     if causes:
         raise failures.invalid(resource, obj.get("metadata", {}).get("name", ""), causes)
 
@@ -240,7 +240,7 @@ def _validate_strategy(strategy: JsonObject) -> list[JsonObject]:
             return [_cause("FieldValueForbidden", "spec.strategy.rollingUpdate", "Forbidden: may not be specified when strategy `type` is 'Recreate'")]
         return []
     if kind != "RollingUpdate":
-        return [_cause("FieldValueNotSupported", "spec.strategy.type", f'Unsupported value: "{kind}": supported values: "Recreate", "RollingUpdate"')]
+        return [_cause("FieldValueNotSupported", "spec.strategy", f'Unsupported value: "{kind}": supported values: "Recreate", "RollingUpdate"')]
     rolling, causes = strategy["rollingUpdate"], []
     for name in ("maxUnavailable", "maxSurge"):
         value = rolling[name]
@@ -283,6 +283,15 @@ def _validate_pod_spec(spec: JsonObject, at: str) -> list[JsonObject]:
                 causes.append(required(f"{place}.image"))
             elif image.strip() != image:
                 causes.append(wrong(f"{place}.image", image, "must not have leading or trailing whitespace"))
+    return causes
+
+
+def _validate_lease(spec: JsonObject) -> list[JsonObject]:
+    causes = []
+    if (spec.get("leaseDurationSeconds") or 1) <= 0:
+        causes.append(wrong("spec.leaseDurationSeconds", spec["leaseDurationSeconds"], "must be greater than 0"))
+    if (spec.get("leaseTransitions") or 0) < 0:
+        causes.append(wrong("spec.leaseTransitions", spec["leaseTransitions"], "must be greater than or equal to 0"))
     return causes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,16 @@ def entry(full: str) -> JsonObject:
     return {"names": names, "sizeBytes": 700_000 if full == PAUSE else 48_234_496 + int(digest_of(full)[7:12], 16)}
 
 
+def _listens(host: str) -> bool:
+    """Whether a registry on loopback is there at all."""
+    name, _, port = host.partition(":")
+    try:
+        socket.create_connection((name, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 class NodeImages:
     """The images of the nodes, kept where the real ones are seen: in `status.images`."""
 
@@ -103,6 +114,9 @@ class NodeImages:
             server = "registry-1.docker.io" if host == "docker.io" else host
             path, _, tag = full.split("/", 1)[1].rpartition(":")
             raise PullError(f'{failed}failed to do request: Head "https://{server}/v2/{path}/manifests/{tag}": dial tcp: lookup {server.split(":")[0]}: no such host')
+        if host.startswith(("127.0.0.1:", "localhost:")) and not _listens(host):
+            path, _, tag = full.split("/", 1)[1].rpartition(":")
+            raise PullError(f'{failed}failed to do request: Head "http://{host}/v2/{path}/manifests/{tag}": dial tcp {host}: connect: connection refused')
         missing = self._faults.missing_images.get(image, self._faults.missing_images.get(full))
         if program_of(full) is None or (missing is not None and (not missing or node in missing)):
             raise PullError(f'rpc error: code = NotFound desc = failed to pull and unpack image "{full}": failed to resolve reference "{full}": {full}: not found')

@@ -84,7 +84,7 @@ class Reach:
         if chosen is None:
             if not port:
                 raise failures.service_unavailable(f'no endpoints available for service "{text}"')
-            raise failures.service_unavailable(f'no service port "{port}" found for service "{name}"')
+            raise failures.service_unavailable(f'no service port {port} found for service "{name}"')
         selector = service["spec"].get("selector") or {}
         ready = [
             pod

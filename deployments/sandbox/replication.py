@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from typing import Any
 
 from deployments.sandbox import deletion, failures
@@ -50,6 +51,7 @@ class Replicator:
     def __init__(self, store: Store, recorder: Recorder, faults: Faults, pace: Pace) -> None:
         self._store, self._recorder, self._faults, self._pace = store, recorder, faults, pace
         self._failures: dict[str, int] = {}
+        self._ready_since: dict[str, float] = {}  # By pod: finer than the whole seconds of its conditions.
 
     def reconcile(self, namespace: str, name: str) -> float | None:
         one = self._store.get(REPLICASETS, namespace, name)
@@ -124,7 +126,7 @@ class Replicator:
         pods = [pod for pod in self._store.owned(PODS, one) if is_active(pod)]
         needed = self._pace.real(one["spec"].get("minReadySeconds") or 0)
         ready = [pod for pod in pods if is_ready(pod)]
-        ages = [age((pod_condition(pod, "Ready") or {})["lastTransitionTime"]) for pod in ready]
+        ages = [self._ready_for(pod) for pod in ready] if needed else [0.0 for _ in ready]
         labels = (one["spec"]["template"].get("metadata") or {}).get("labels") or {}
         labelled = [pod for pod in pods if labels.items() <= (pod["metadata"].get("labels") or {}).items()]
         counts = {
@@ -147,6 +149,12 @@ class Replicator:
         self._store.edit(REPLICASETS, one["metadata"]["namespace"], one["metadata"]["name"], write)
         waiting = [needed - seconds for seconds in ages if seconds < needed]
         return max(min(waiting), 0.05) * self._pace.speed if waiting else None
+
+    def _ready_for(self, pod: JsonObject) -> float:
+        """Real seconds since a pod was first seen ready, since its last change of that."""
+        key = f"{pod['metadata']['uid']} {(pod_condition(pod, 'Ready') or {})['lastTransitionTime']}"
+        since = self._ready_since.setdefault(key, time.monotonic())
+        return time.monotonic() - since
 
     def count_quota(self, namespace: str, name: str) -> None:
         pods = [pod for pod in self._store.list(PODS, namespace) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
