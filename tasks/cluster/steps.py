@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 from prefect import task
+from prefect.logging import get_run_logger
 
 from tasks.cluster.image_change import set_images
 from tasks.cluster.planning import read_plan
@@ -40,7 +41,7 @@ def make_plan(installation: str, inventory: Inventory, request: PlanRequest) -> 
     plan = read_plan(connected(installation), inventory, request)
     keep_page("plan", plan_markdown(plan), f"Upgrade to {plan.to}")
     for finding in plan.findings:
-        tell("plan", State.LOG, f"{finding.severity.value}: {finding.what}")
+        get_run_logger().info("%s: %s", finding.severity.value, finding.what)
     plan.require_allowed()
     tell("plan", State.DONE, f"{plan.current} to {plan.to}, {len(plan.steps)} Deployments")
     return plan

@@ -11,27 +11,30 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 COLLECTION = "environment"
+FIELDS = ("name", "namespace", "kubernetesNamespace")
 MOST = 200
 
 
 def unseen_environments(documents: Iterable[dict[str, Any]], shown: Iterable[str]) -> list[str]:
-    """Sentences about environments whose name and namespace no cluster shows.  Pure."""
+    """A sentence about environments whose name and namespace no cluster shows, if there are any.  Pure."""
     known = {name.lower() for name in shown}
-    sentences = []
+    unseen = []
     for document in documents:
-        names = [v for k in ("name", "namespace", "kubernetesNamespace") if isinstance(v := document.get(k), str) and v]
+        names = [v for k in FIELDS if isinstance(v := document.get(k), str) and v]
         if names and not any(name.lower() in known for name in names):
-            sentences.append(
-                f"The database names an environment {names[0]}; no listed cluster shows a namespace of that name. "
-                "If its worker runs in another cluster, add that cluster, or upgrade it there."
-            )
-    return sentences
+            unseen.append(names[0])
+    if not unseen:
+        return []
+    return [
+        f"The database names environments that no listed cluster shows as a namespace: {', '.join(sorted(unseen))}. "
+        "If a worker of theirs runs in another cluster, add that cluster, or upgrade it there."
+    ]
 
 
 def named_environments(database: Database[dict[str, Any]], shown: Iterable[str]) -> list[str]:
     """The same, read from the database; empty where the collection may not be read."""
     try:
-        found = list(database[COLLECTION].find({}, {"name": 1, "namespace": 1, "kubernetesNamespace": 1}).limit(MOST))
+        found = list(database[COLLECTION].find({}, dict.fromkeys(FIELDS, 1)).limit(MOST))
     except OperationFailure:
         return []
     return unseen_environments(found, shown)

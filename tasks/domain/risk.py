@@ -17,11 +17,13 @@ def risks(
     known_environments: Sequence[str],
 ) -> tuple[Finding, ...]:
     """Every finding, the blocking ones first."""
+    touched = _touched(inventory, steps)
     found = [
         *_manager(inventory),
         *_direction(inventory, to, current),
         *_presence(inventory, known_environments),
-        *(finding for d in _touched(inventory, steps) for finding in _deployment(d)),
+        *(finding for d in touched for finding in _deployment(d)),
+        *_interruptions(touched),
     ]
     order = ("blocking", "warning", "info")
     return tuple(sorted(found, key=lambda f: order.index(f.severity)))
@@ -129,7 +131,13 @@ def _deployment(d: DeploymentFacts) -> Iterator[Finding]:
         yield warning("not-ready-before", f"{d.key} has {d.ready} of {d.replicas} pods ready before the upgrade.")
     if d.version is None:
         yield warning("tag-unknown", f"{d.key} runs {d.main.image}, whose tag names no version.")
-    if d.strategy == "Recreate" and d.replicas:
-        yield info("interruption", f"{d.key} stops before its new pods start (strategy Recreate).")
-    elif d.replicas == 1:
-        yield info("interruption", f"{d.key} has one pod: its traffic may be interrupted.")
+
+
+def _interruptions(touched: Sequence[DeploymentFacts]) -> Iterator[Finding]:
+    """One sentence for all: what stops before its new pods start, and what has a single pod."""
+    stopping = [f"{d.key} (strategy Recreate)" for d in touched if d.strategy == "Recreate" and d.replicas]
+    single = [f"{d.key} (one pod)" for d in touched if d.strategy != "Recreate" and d.replicas == 1]
+    if stopping or single:
+        yield info(
+            "interruption", f"Their traffic may be interrupted while they are updated: {', '.join(stopping + single)}."
+        )

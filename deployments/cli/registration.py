@@ -1,0 +1,174 @@
+"""`deploy`: registers work pool, blocks and the upgrade's deployment with a Prefect server.  May be run again."""
+
+import os
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+
+from blocks.settings import ClusterSettings, InstallationSettings
+from deployments.cli.tables import console
+from tasks.domain.errors import TemporaryError, UsageError
+from tasks.domain.version import Version
+
+FILE = Path(__file__).parent.parent / "prefect.yaml"
+
+
+def deploy(
+    installation: str, pool: str, settings: InstallationSettings | None, *, to: str, cron: str, timezone: str
+) -> None:
+    """Register everything; raise `UsageError` for what cannot be, `TemporaryError` where the server is away."""
+    schedule = _checked_schedule(to, cron, timezone)
+    server = os.environ.get("PREFECT_API_URL", "")
+    if not server:
+        raise UsageError(
+            "No Prefect server is named.",
+            observed="PREFECT_API_URL is not set.",
+            next="Start one (prefect server start) and set PREFECT_API_URL=http://HOST:4200/api.",
+        )
+    declared = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"][0]
+    _reach(server)
+    say = console().print
+    say(f"Work pool {pool}: {_make_pool(pool, declared['work_pool']['type'])}", markup=False)
+    say(f"Block apinizer-installation/{installation}: {_save_block(installation, settings)}", markup=False)
+    name = _apply(declared, installation, pool, settings, schedule)
+    say(f"Deployment {name}: registered", markup=False)
+    say(
+        f"\nStart a worker where the cluster and the backup folder can be reached:\n  prefect worker start --pool {pool}",
+        markup=False,
+    )
+    say(
+        f"Start a run here, in the UI, or from CI by REST:\n  prefect deployment run '{name}' -p to=VERSION",
+        markup=False,
+    )
+
+
+def _checked_schedule(to: str, cron: str, timezone: str) -> dict[str, Any] | None:
+    if to:
+        Version(to)
+    if not cron:
+        return None
+    if not to:
+        raise UsageError("A schedule needs a version.", next="Say which version it upgrades to: --to VERSION.")
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise UsageError(
+            f"{timezone!r} is not a time zone.", next="Name it as the tz database does, e.g. Europe/Istanbul."
+        ) from None
+    from prefect.client.schemas.schedules import CronSchedule
+    from pydantic import ValidationError
+
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError:
+        raise UsageError(
+            f"{cron!r} is not a cron schedule.",
+            next='Write minute, hour, day, month and weekday, e.g. "0 2 * * 6" for Saturdays at two.',
+        ) from None
+    return {"cron": cron, "timezone": timezone, "parameters": {"to": to}}
+
+
+def _reach(server: str) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise TemporaryError(
+            f"The Prefect server at {server.rpartition('@')[2]} does not answer.",
+            observed=type(problem).__name__,
+            next="Check PREFECT_API_URL and PREFECT_API_AUTH_STRING, and that the server runs.",
+        )
+
+
+def _make_pool(name: str, kind: str) -> str:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=name, type=kind))
+        except ObjectAlreadyExists:
+            found = client.read_work_pool(name)
+            if found.type != kind:
+                raise UsageError(
+                    f"The work pool {name} is of the type {found.type}.",
+                    next=f"Name another: --pool NAME. One of the type {kind} is made if it is not there.",
+                ) from None
+            return "there already"
+    return "made"
+
+
+def _save_block(name: str, settings: InstallationSettings | None) -> str:
+    from blocks.registered import ApinizerCluster, ApinizerDatabase, ApinizerImageSource, ApinizerInstallation
+
+    for kind in (ApinizerCluster, ApinizerDatabase, ApinizerImageSource, ApinizerInstallation):
+        kind.register_type_and_schema()
+    if settings is not None:
+        ApinizerInstallation.of(_absolute(settings)).save(name, overwrite=True)
+        return "saved"
+    try:
+        ApinizerInstallation.load(name)
+    except ValueError:
+        ApinizerInstallation.of(_absolute(InstallationSettings())).save(name)
+        return "made: the worker's own kubeconfig, the database from the manager's secret"
+    return "there already, left as it is"
+
+
+def _absolute(settings: InstallationSettings) -> InstallationSettings:
+    """Paths as the worker on this machine will find them, whatever folder it is started in."""
+
+    def whole(path: str) -> str:
+        return str(Path(path).expanduser().resolve()) if path else ""
+
+    clusters = tuple(_cluster(c, whole(c.kubeconfig_path)) for c in settings.clusters)
+    return settings.model_copy(update={"clusters": clusters, "backup_dir": whole(settings.backup_dir)})
+
+
+def _cluster(cluster: ClusterSettings, path: str) -> ClusterSettings:
+    return cluster.model_copy(update={"kubeconfig_path": path})
+
+
+def _apply(
+    declared: dict[str, Any],
+    installation: str,
+    pool: str,
+    settings: InstallationSettings | None,
+    schedule: dict[str, Any] | None,
+) -> str:
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.types.entrypoint import EntrypointType
+    from prefect.schedules import Cron
+
+    from flows.upgrade import Order, upgrade
+
+    defaults: dict[str, Any] = {**declared["parameters"], "installation": installation}
+    if settings is not None:
+        run = settings.upgrade
+        defaults |= {
+            "order": (Order.TOGETHER if run.together else Order.ONE_BY_ONE).value,
+            "parallel": run.parallel,
+            "manager_timeout": run.manager_timeout,
+            "timeout": run.timeout,
+            "repositories": {c.value: name for c, name in run.repositories.items()},
+        }
+    made = RunnerDeployment.from_flow(
+        upgrade,
+        name=installation,
+        description=declared["description"],
+        tags=[*declared["tags"], f"installation:{installation}"],
+        parameters=defaults,
+        schedules=[Cron(schedule["cron"], timezone=schedule["timezone"], parameters=schedule["parameters"])]
+        if schedule
+        else [],
+        concurrency_limit=ConcurrencyLimitConfig(**declared["concurrency_limit"]),
+        enforce_parameter_schema=declared["enforce_parameter_schema"],
+        work_pool_name=pool,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    made.apply()
+    return made.full_name
