@@ -26,8 +26,10 @@ def unseen_environments(documents: Iterable[dict[str, Any]], shown: Iterable[str
     if not unseen:
         return []
     return [
-        f"The database names environments that no listed cluster shows as a namespace: {', '.join(sorted(unseen))}. "
-        "If a worker of theirs runs in another cluster, add that cluster, or upgrade it there."
+        (
+            f"The database names environments that no listed cluster shows as a namespace: {', '.join(sorted(unseen))}. "
+            "If a worker of theirs runs in another cluster, add that cluster, or upgrade it there."
+        )
     ]
 
 
