@@ -13,15 +13,16 @@ from tasks.database.archive.metadata import EXACT, CollectionMetadata, decode
 
 ID = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
 
-# A file of mongo-tools' own test data (mongodump/testdata/timeseriesColl.metadata.json): Apache-2.0, MongoDB, Inc.
+# Built by hand in the shape that mongodump writes: no spaces, every number typed, keys in the server's order.
 TIME_SERIES = (
-    '{"options":{"timeseries":{"timeField":"ts","metaField":"meta","granularity":"seconds","bucketMaxSpanSeconds":'
-    '{"$numberInt":"3600"}}},"indexes":[{"v":{"$numberInt":"2"},"key":{"meta.device":{"$numberInt":"1"}},"name":'
-    '"meta.device_1"}],"collectionName":"timeseriesColl","type":"timeseries"}'
+    '{"options":{"timeseries":{"timeField":"at","metaField":"api","bucketMaxSpanSeconds":{"$numberInt":"86400"}}},'
+    '"indexes":[{"v":{"$numberInt":"2"},"key":{"api":{"$numberInt":"1"},"at":{"$numberDouble":"-1.0"}},"name":"api_at",'
+    '"expireAfterSeconds":{"$numberLong":"60"}}],"uuid":"00112233445566778899aabbccddeeff",'
+    '"collectionName":"traffic","type":"timeseries"}'
 )
 
 
-def test_text_of_the_real_tool_is_written_again_byte_for_byte() -> None:
+def test_text_of_the_specified_shape_is_written_again_byte_for_byte() -> None:
     assert decode(TIME_SERIES).encode() == TIME_SERIES
 
 
