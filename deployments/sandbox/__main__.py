@@ -12,8 +12,12 @@ from deployments.sandbox.launch import VERSIONS, Sandbox, SandboxError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m deployments.sandbox", description="An Apinizer installation without a cluster.")
-    parser.add_argument("--version", default=VERSIONS[0], choices=VERSIONS, help="the release that is installed (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.sandbox", description="An Apinizer installation without a cluster."
+    )
+    parser.add_argument(
+        "--version", default=VERSIONS[0], choices=VERSIONS, help="the release that is installed (default %(default)s)"
+    )
     parser.add_argument("--speed", type=float, default=1.0, help="run the cluster's time so many times faster")
     parser.add_argument("--directory", type=Path, help="keep kubeconfig, logs and database here")
     given = parser.parse_args()

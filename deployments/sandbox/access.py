@@ -50,7 +50,10 @@ class Access:
 
     def add_service_account(self, namespace: str, name: str) -> str:
         return self.add(
-            f"system:serviceaccount:{namespace}:{name}", namespace, [], ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+            f"system:serviceaccount:{namespace}:{name}",
+            namespace,
+            [],
+            ("system:serviceaccounts", f"system:serviceaccounts:{namespace}"),
         )
 
     def authenticate(self, header: str | None) -> User:
@@ -68,7 +71,9 @@ class Access:
         if self.allowed(user, action) or action.resource is None:
             return
         where = f'in the namespace "{action.namespace}"' if action.namespace else "at the cluster scope"
-        why = f'User "{user.name}" cannot {action.verb} resource "{action.plural}" in API group "{action.group}" {where}'
+        why = (
+            f'User "{user.name}" cannot {action.verb} resource "{action.plural}" in API group "{action.group}" {where}'
+        )
         raise failures.forbidden(action.resource, action.name, why)
 
     def check_path(self, user: User, verb: str, path: str) -> None:
@@ -81,17 +86,20 @@ class Access:
     def allowed(self, user: User, action: Action) -> bool:
         if user.is_admin:
             return True
-        if action.plural in ("selfsubjectaccessreviews", "selfsubjectrulesreviews") and "system:authenticated" in user.groups:
+        if (
+            action.plural in ("selfsubjectaccessreviews", "selfsubjectrulesreviews")
+            and "system:authenticated" in user.groups
+        ):
             return True
         return any(_covers(rule, action) for rule in self.rules_for(user, action.namespace))
 
     def rules_for(self, user: User, namespace: str) -> list[JsonObject]:
         """The rules that a user has in a namespace (or at the cluster scope)."""
         found = [rule for where, rule in user.rules if where in ("", namespace)]
-        for binding in self._store.list(CLUSTERROLEBINDINGS):
+        for binding in self._store.find(CLUSTERROLEBINDINGS):
             if _binds(binding, user):
                 found += self._role(binding, "")
-        for binding in self._store.list(ROLEBINDINGS, namespace) if namespace else []:
+        for binding in self._store.find(ROLEBINDINGS, namespace) if namespace else []:
             if _binds(binding, user):
                 found += self._role(binding, namespace)
         return found
@@ -121,7 +129,13 @@ def _covers(rule: JsonObject, action: Action) -> bool:
     plural, _, sub = action.plural.partition("/")
     resource = holds("resources", action.plural) or (bool(sub) and f"*/{sub}" in (rule.get("resources") or []))
     names = rule.get("resourceNames") or []
-    return holds("verbs", action.verb) and holds("apiGroups", action.group) and resource and (not names or action.name in names) and bool(plural)
+    return (
+        holds("verbs", action.verb)
+        and holds("apiGroups", action.group)
+        and resource
+        and (not names or action.name in names)
+        and bool(plural)
+    )
 
 
 def access_review(access: Access, user: User, body: JsonObject) -> JsonObject:
@@ -129,7 +143,11 @@ def access_review(access: Access, user: User, body: JsonObject) -> JsonObject:
     spec = body.get("spec") or {}
     asked = spec.get("resourceAttributes")
     if asked is None and spec.get("nonResourceAttributes") is None:
-        cause = {"reason": "FieldValueInvalid", "message": "Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified", "field": "spec.resourceAttributes"}
+        cause = {
+            "reason": "FieldValueInvalid",
+            "message": 'Invalid value: "null": exactly one of nonResourceAttributes or resourceAttributes must be specified',
+            "field": "spec.resourceAttributes",
+        }
         from deployments.sandbox.resources import REVIEWS
 
         raise failures.invalid(REVIEWS[0], "", [cause])
@@ -138,7 +156,17 @@ def access_review(access: Access, user: User, body: JsonObject) -> JsonObject:
         plural = f"{plural}/{asked['subresource']}"
     ok = user.is_admin
     if asked is not None and not ok:
-        ok = access.allowed(user, Action(asked.get("verb", ""), None, asked.get("group", ""), plural, asked.get("namespace", ""), asked.get("name", "")))
+        ok = access.allowed(
+            user,
+            Action(
+                asked.get("verb", ""),
+                None,
+                asked.get("group", ""),
+                plural,
+                asked.get("namespace", ""),
+                asked.get("name", ""),
+            ),
+        )
     return {
         "kind": "SelfSubjectAccessReview",
         "apiVersion": "authorization.k8s.io/v1",
@@ -151,11 +179,19 @@ def access_review(access: Access, user: User, body: JsonObject) -> JsonObject:
 def rules_review(access: Access, user: User, body: JsonObject) -> JsonObject:
     """Answer a SelfSubjectRulesReview."""
     namespace = (body.get("spec") or {}).get("namespace", "")
-    rules = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}] if user.is_admin else access.rules_for(user, namespace)
+    rules = (
+        [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+        if user.is_admin
+        else access.rules_for(user, namespace)
+    )
     return {
         "kind": "SelfSubjectRulesReview",
         "apiVersion": "authorization.k8s.io/v1",
         "metadata": {"creationTimestamp": None},
         "spec": {},
-        "status": {"resourceRules": rules, "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/healthz", "/version"]}], "incomplete": False},
+        "status": {
+            "resourceRules": rules,
+            "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/healthz", "/version"]}],
+            "incomplete": False,
+        },
     }

@@ -121,7 +121,7 @@ class Api:
         elif verb == "watch":
             await self._watch(exchange, target)
         elif verb == "list":
-            found = self._cluster.lister.list(resource, target.namespace, exchange.query)
+            found = self._cluster.lister.answer(resource, target.namespace, exchange.query)
             await exchange.answer_json(tables.of_list(resource, found, exchange) or found)
         elif verb == "get":
             await self._get(exchange, target)
@@ -162,11 +162,21 @@ class Api:
         self._cluster.store.must_get(target.resource, target.namespace, target.name)
         token = self._cluster.access.add_service_account(target.namespace, target.name)
         status = {"token": token, "expirationTimestamp": "2100-01-01T00:00:00Z"}
-        return {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {"creationTimestamp": None}, "spec": body.get("spec") or {}, "status": status}
+        return {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"creationTimestamp": None},
+            "spec": body.get("spec") or {},
+            "status": status,
+        }
 
     async def _write(self, exchange: Exchange, target: Target, verb: str) -> None:
         writer, dry = self._cluster.writer, "dryRun" in exchange.query
-        if verb == "patch" and exchange.content_type not in ("application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"):
+        if verb == "patch" and exchange.content_type not in (
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/strategic-merge-patch+json",
+        ):
             await exchange.body()
             raise failures.unsupported_media_type()
         body = await exchange.json()
@@ -191,14 +201,16 @@ class Api:
         details = {"name": target.name, "kind": resource.plural, "uid": obj["metadata"]["uid"]}
         if resource.group:
             details["group"] = resource.group
-        await exchange.answer_json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+        await exchange.answer_json(
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        )
 
     async def _delete_all(self, exchange: Exchange, target: Target) -> None:
         options = await self._delete_options(exchange)
         store, resource = self._cluster.store, target.resource
         keep = selector_of(exchange.query, resource)
-        listed = self._cluster.lister.list(resource, target.namespace, exchange.query)
-        for obj in store.list(resource, target.namespace, keep):
+        listed = self._cluster.lister.answer(resource, target.namespace, exchange.query)
+        for obj in store.find(resource, target.namespace, keep):
             deletion.delete(store, resource, obj, options)
         await exchange.answer_json(listed)
 
@@ -214,9 +226,18 @@ class Api:
     # ------------------------------------------------------------------ watch
     async def _watch(self, exchange: Exchange, target: Target) -> None:
         query, resource = exchange.query, target.resource
-        keep = selector_of(query if not target.name else {**query, "fieldSelector": f"metadata.name={target.name}"}, resource)
+        keep = selector_of(
+            query if not target.name else {**query, "fieldSelector": f"metadata.name={target.name}"}, resource
+        )
         seconds = float(query["timeoutSeconds"]) if query.get("timeoutSeconds") else None
-        request = WatchRequest(resource, target.namespace, keep, query.get("resourceVersion", ""), seconds or None, exchange.asks("allowWatchBookmarks"))
+        request = WatchRequest(
+            resource,
+            target.namespace,
+            keep,
+            query.get("resourceVersion", ""),
+            seconds or None,
+            exchange.asks("allowWatchBookmarks"),
+        )
         watches = self._cluster.watches
         events = watches.events(request, watches.begin(request))
 

@@ -36,7 +36,7 @@ class Cluster:
         """Put the installation there as one that runs already, then let controllers and kubelets work."""
         furnish(self.store, installation)
         self.kubelet = Kubelet(self.store, self.faults, self.pace, self.recorder)
-        for pod in self.store.list(PODS):
+        for pod in self.store.find(PODS):
             self.kubelet.adopt(pod)
         controllers = Controllers(self.store, self.faults, self.pace, self.recorder)
         self._tasks.append(controllers.start())

@@ -7,7 +7,7 @@ not at its own version. Release 2025.08.0 of the manager migrates half-way and c
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import json
 import threading
 import time
@@ -30,7 +30,7 @@ class Log:
         self.changed = asyncio.Event()
 
     def write(self, text: str) -> None:
-        at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+        at = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
         self.lines.append((at, text))
         self._tell()
 
@@ -113,7 +113,7 @@ class Process:
                 await self._require_schema()
         except ExitError:
             raise
-        except Exception as error:  # noqa: BLE001 - Whatever the driver raises ends the program, as an uncaught exception does.
+        except Exception as error:  # Whatever the driver raises ends the program, as an uncaught exception does.
             self._say(f"FATAL: {type(error).__name__}: {str(error).splitlines()[0][:300]}")
             raise ExitError(1) from error
 
@@ -127,19 +127,27 @@ class Process:
             return
         self._say(f"migrating the database from {at} to {version}")
         label = version.replace(".", "_")
-        await asyncio.to_thread(lambda: self._database().api_proxy.update_many({}, {"$set": {f"migrated_{label}": True}}))
+        await asyncio.to_thread(
+            lambda: self._database().api_proxy.update_many({}, {"$set": {f"migrated_{label}": True}})
+        )
         await self._pace.sleep(self._seconds("MIGRATION_SECONDS", "0", self._faults.migration_seconds))
         await asyncio.to_thread(lambda: self._database()[f"introduced_{label}"].insert_one({"at": time.time()}))
         if version == "2025.08.0":
             self._say("FATAL: java.lang.IllegalStateException: migration V2025_08 left an index build unfinished")
             raise ExitError(1)
-        await asyncio.to_thread(lambda: self._database().apinizer_schema.update_one({"_id": "schema"}, {"$set": {"version": version}}, upsert=True))
+        await asyncio.to_thread(
+            lambda: self._database().apinizer_schema.update_one(
+                {"_id": "schema"}, {"$set": {"version": version}}, upsert=True
+            )
+        )
 
     async def _require_schema(self) -> None:
         at = await asyncio.to_thread(self._schema)
         if at != self._program.version:
             name = self._program.component
-            self._say(f"FATAL: the database is at {at}, this {name} needs {self._program.version}: update the manager first")
+            self._say(
+                f"FATAL: the database is at {at}, this {name} needs {self._program.version}: update the manager first"
+            )
             raise ExitError(1)
 
     def _schema(self) -> str:

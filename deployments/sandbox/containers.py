@@ -6,6 +6,7 @@ Reasons, messages and times follow the kubelet: pkg/kubelet/kuberuntime/kuberunt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,10 @@ class Container:
         self.succeeded = False
         self.finished: int | None = None
         self.stopped = asyncio.Event()
-        self._stopping = False
-        self._state: JsonObject = {"waiting": {"reason": "PodInitializing" if pod_has_init(pod) and not init else "ContainerCreating"}}
+        self._stop = asyncio.Event()
+        self._state: JsonObject = {
+            "waiting": {"reason": "PodInitializing" if pod_has_init(pod) and not init else "ContainerCreating"}
+        }
         self._last: JsonObject = {}
         self._restarts = 0
         self._identity = ""
@@ -79,14 +82,14 @@ class Container:
         """Be a container that became ready long ago."""
         full = normalise(self.image) or self.image
         program = program_of(full) or Program("pause", "1")
-        self._begin(program, {})
-        if self.process and program.component not in ("pause", "exit"):
-            self.process.already_running()
+        process = self._begin(program, {})
+        if program.component not in ("pause", "exit"):
+            process.already_running()
         self.ready = self.started = True
 
     def stop(self) -> None:
         """Stop for good: no further run; `stopped` is set when the process has ended."""
-        self._stopping = True
+        self._stop.set()
         if self.process:
             self.process.terminate()
         else:
@@ -94,13 +97,13 @@ class Container:
 
     async def live(self) -> None:
         """Run and run again until stopped, or finished for good by the restart policy."""
-        while not self._stopping:
-            if self.process is None and not await self._make():
+        while not self._stop.is_set():
+            process = self.process or await self._make()
+            if process is None:
                 break
-            assert self.process is not None  # noqa: S101 - For the type checker: _make left one.
-            code = await self.process.run()
+            code = await process.run()
             await self._ended(code)
-            if self._stopping or self._is_done(code):
+            if self._stop.is_set() or self._is_done(code):
                 break
             await self._back_off()
         self.stopped.set()
@@ -114,10 +117,10 @@ class Container:
         self._pod.publish()
         return self.finished is not None
 
-    async def _make(self) -> bool:
-        """Get the image and the configuration and start a process; False when stopped before that."""
+    async def _make(self) -> Process | None:
+        """Get the image and the configuration and start a process; None when stopped before that."""
         program = await self._get_image()
-        while program is not None and not self._stopping:
+        while program is not None and not self._stop.is_set():
             try:
                 env = self._environment()
             except ConfigError as error:
@@ -128,12 +131,12 @@ class Container:
             self._pod.say("Normal", "Created", f"Created container {self.name}", self.name)
             if self.ever_started:
                 self._restarts += 1
-            self._begin(program, env)
+            process = self._begin(program, env)
             self._pod.say("Normal", "Started", f"Started container {self.name}", self.name)
             self._pod.publish()
             self._probing = asyncio.create_task(self._probe())
-            return True
-        return False
+            return process
+        return None
 
     def _environment(self) -> dict[str, str]:
         env: dict[str, str] = {}
@@ -143,7 +146,7 @@ class Container:
                 env[one["name"]] = value
         return env
 
-    def _begin(self, program: Program, env: dict[str, str]) -> None:
+    def _begin(self, program: Program, env: dict[str, str]) -> Process:
         kubelet = self._pod.kubelet
         if self.log is not None:
             self.previous_log = self.log
@@ -153,6 +156,7 @@ class Container:
         self._state = {"running": {"startedAt": now()}}
         self.ever_started = True
         self.started = "startupProbe" not in self.spec
+        return self.process
 
     async def _ended(self, code: int) -> None:
         if self._probing:
@@ -168,7 +172,7 @@ class Container:
         }
         self._state = {"terminated": terminated}
         self._pod.publish()
-        if not self._stopping:
+        if not self._stop.is_set():
             await self._sleep(0.7)  # The kubelet looks again about once a second.
 
     async def _back_off(self) -> None:
@@ -188,18 +192,20 @@ class Container:
         full = normalise(self.image)
         pod, images = self._pod, self._pod.kubelet.images
         if full is None:
-            why = "repository name must be lowercase" if self.image != self.image.lower() else "invalid reference format"
+            why = (
+                "repository name must be lowercase" if self.image != self.image.lower() else "invalid reference format"
+            )
             message = f'Failed to apply default image tag "{self.image}": couldn\'t parse image reference "{self.image}": invalid reference format'
             if why.startswith("repository"):
                 message += f": {why}"
             self._wait("InvalidImageName", message)
-            while not self._stopping:
+            while not self._stop.is_set():
                 pod.say("Warning", "InspectFailed", message, self.name)
                 pod.say("Warning", "Failed", "Error: InvalidImageName", self.name)
                 await self._sleep(12)
             return None
         policy, backoff = self.spec.get("imagePullPolicy", "IfNotPresent"), BACKOFF_FIRST
-        while not self._stopping:
+        while not self._stop.is_set():
             if images.holds(pod.node, full) and policy != "Always":
                 pod.say("Normal", "Pulled", f'Container image "{self.image}" already present on machine', self.name)
                 return program_of(full) or Program("pause", "1")
@@ -225,7 +231,12 @@ class Container:
             kubelet.images.pull(pod.node, self.image, full)
         except PullError as error:
             return str(error)
-        pod.say("Normal", "Pulled", f'Successfully pulled image "{self.image}" in {kubelet.faults.pull_seconds * 1000:.6f}ms', self.name)
+        pod.say(
+            "Normal",
+            "Pulled",
+            f'Successfully pulled image "{self.image}" in {kubelet.faults.pull_seconds * 1000:.6f}ms',
+            self.name,
+        )
         return None
 
     async def _show_failed_pull(self, error: str, backoff: float) -> None:
@@ -285,9 +296,8 @@ class Container:
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but no longer than until this container is stopped."""
-        end = asyncio.get_running_loop().time() + self._pod.kubelet.pace.real(seconds)
-        while not self._stopping and (left := end - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(min(left, 0.2))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), self._pod.kubelet.pace.real(seconds))
 
 
 def pod_has_init(pod: Pod) -> bool:

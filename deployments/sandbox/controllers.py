@@ -45,7 +45,7 @@ class Controllers:
     def start(self) -> asyncio.Task[None]:
         self._store.listen(self._observe)
         for resource, kind in ((DEPLOYMENTS, "deployment"), (REPLICASETS, "replicaset")):
-            for obj in self._store.list(resource):
+            for obj in self._store.find(resource):
                 self._mark(kind, obj)
         return asyncio.create_task(self._run())
 
@@ -81,12 +81,12 @@ class Controllers:
 
     def _mark_owner(self, obj: JsonObject, resource: Any, kind: str) -> None:
         uid = controller_uid(obj)
-        for owner in self._store.list(resource, obj["metadata"]["namespace"]) if uid else []:
+        for owner in self._store.find(resource, obj["metadata"]["namespace"]) if uid else []:
             if owner["metadata"]["uid"] == uid:
                 self._mark(kind, owner)
 
     def _for_all(self, kind: str, resource: Any, namespace: str) -> None:
-        for obj in self._store.list(resource, namespace):
+        for obj in self._store.find(resource, namespace):
             if resource is not PODS or not obj["spec"].get("nodeName"):
                 self._mark(kind, obj)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import datetime
+import datetime as dt
 import importlib.util
 import random
 import signal
@@ -23,8 +23,15 @@ JsonObject = dict[str, Any]
 NAME = "apinizerdb"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
-_WORDS = "route policy token backend tenant quota cache header schema client".split()
-_COUNTS = (("api_proxy", 120), ("environment", 2), ("credential", 60), ("policy", 100), ("apinizer_log", 300), ("audit_event", 120))
+_WORDS = ["route", "policy", "token", "backend", "tenant", "quota", "cache", "header", "schema", "client"]
+_COUNTS = (
+    ("api_proxy", 120),
+    ("environment", 2),
+    ("credential", 60),
+    ("policy", 100),
+    ("apinizer_log", 300),
+    ("audit_event", 120),
+)
 
 
 def _die_with_parent() -> None:
@@ -50,13 +57,24 @@ class Database:
 
     def start(self, *, auth: bool) -> None:
         """Start the process; it is reachable about a second later (`wait`)."""
-        command = [str(Path(sys.executable).with_name("secantusd-py")), "--host", "127.0.0.1", "--port", str(self._port)]
+        command = [
+            str(Path(sys.executable).with_name("secantusd-py")),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self._port),
+        ]
         command += ["--storage-path", str(self._directory / "mongo"), "--log-level", "WARNING", "--cache-size", "128M"]
         if auth:
             command.append("--auth")
         with (self._directory / "mongo.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._directory, preexec_fn=_die_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - One call into libc, no lock.
             )
 
     async def stop(self) -> None:
@@ -122,7 +140,7 @@ def seed(db: Any, version: str) -> None:
 
     db.apinizer_schema.insert_one({"_id": "schema", "version": version})
     db.general_settings.insert_one({"_class": "GeneralSettings", "licenseKey": "ÖRNEK-LİSANS-0001"})
-    begin = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
+    begin = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
     for name, count in _COUNTS:
         db[name].insert_many(
             [
@@ -132,7 +150,7 @@ def seed(db: Any, version: str) -> None:
                     "enabled": bool(number % 3),
                     "weight": rng.random(),
                     "size": rng.getrandbits(40),
-                    "created": begin + datetime.timedelta(minutes=number),
+                    "created": begin + dt.timedelta(minutes=number),
                     "tags": rng.sample(_WORDS, 3),
                     "spec": {"path": f"/{text(2)}", "body": text(12)},
                 }

@@ -57,28 +57,35 @@ def apply_defaults(resource: Resource, obj: JsonObject) -> None:
             obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"].get("name", "")
 
 
+def _give(obj: JsonObject, name: str, value: Any) -> Any:
+    """Set a field that is absent or null, as decoding and defaulting do; returns what it now is."""
+    if obj.get(name) is None:
+        obj[name] = value
+    return obj[name]
+
+
 def _default_deployment(spec: JsonObject) -> None:
-    spec.setdefault("replicas", 1)
-    strategy = spec.setdefault("strategy", {})
-    strategy.setdefault("type", "RollingUpdate")
+    _give(spec, "replicas", 1)
+    strategy = _give(spec, "strategy", {})
+    _give(strategy, "type", "RollingUpdate")
     if strategy["type"] == "RollingUpdate":
         rolling = strategy.get("rollingUpdate") or {}
-        rolling.setdefault("maxUnavailable", "25%")
-        rolling.setdefault("maxSurge", "25%")
+        _give(rolling, "maxUnavailable", "25%")
+        _give(rolling, "maxSurge", "25%")
         strategy["rollingUpdate"] = rolling
-    spec.setdefault("revisionHistoryLimit", 10)
-    spec.setdefault("progressDeadlineSeconds", 600)
-    template = spec.setdefault("template", {})
+    _give(spec, "revisionHistoryLimit", 10)
+    _give(spec, "progressDeadlineSeconds", 600)
+    template = _give(spec, "template", {})
     template.setdefault("metadata", {}).setdefault("creationTimestamp", None)
     _default_pod(template.setdefault("spec", {}))
 
 
 def _default_pod(spec: JsonObject) -> None:
-    spec.setdefault("restartPolicy", "Always")
-    spec.setdefault("terminationGracePeriodSeconds", 30)
-    spec.setdefault("dnsPolicy", "ClusterFirst")
-    spec.setdefault("securityContext", {})
-    spec.setdefault("schedulerName", "default-scheduler")
+    _give(spec, "restartPolicy", "Always")
+    _give(spec, "terminationGracePeriodSeconds", 30)
+    _give(spec, "dnsPolicy", "ClusterFirst")
+    _give(spec, "securityContext", {})
+    _give(spec, "schedulerName", "default-scheduler")
     for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
         if isinstance(container, dict):
             _default_container(container)
@@ -88,26 +95,31 @@ def _default_container(container: JsonObject) -> None:
     image = str(container.get("image", ""))
     tag = image.rsplit("/", 1)[-1].partition(":")[2]
     latest = "@" not in image and tag in ("", "latest")
-    container.setdefault("imagePullPolicy", "Always" if latest else "IfNotPresent")
-    container.setdefault("terminationMessagePath", "/dev/termination-log")
-    container.setdefault("terminationMessagePolicy", "File")
-    container.setdefault("resources", {})
+    _give(container, "imagePullPolicy", "Always" if latest else "IfNotPresent")
+    _give(container, "terminationMessagePath", "/dev/termination-log")
+    _give(container, "terminationMessagePolicy", "File")
+    _give(container, "resources", {})
     for port in container.get("ports") or []:
-        port.setdefault("protocol", "TCP")
+        _give(port, "protocol", "TCP")
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if probe := container.get(name):
-            for key, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
+            for key, value in (
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ):
                 probe.setdefault(key, value)
             if "httpGet" in probe:
                 probe["httpGet"].setdefault("scheme", "HTTP")
 
 
 def _default_service(spec: JsonObject) -> None:
-    spec.setdefault("type", "ClusterIP")
-    spec.setdefault("sessionAffinity", "None")
+    _give(spec, "type", "ClusterIP")
+    _give(spec, "sessionAffinity", "None")
     for port in spec.get("ports") or []:
-        port.setdefault("protocol", "TCP")
-        port.setdefault("targetPort", port.get("port"))
+        _give(port, "protocol", "TCP")
+        _give(port, "targetPort", port.get("port"))
 
 
 # ---------------------------------------------------------------- validation
@@ -138,21 +150,32 @@ def check_shape(resource: Resource, obj: Any) -> None:
     for name in ("labels", "annotations"):
         for value in (meta.get(name) or {}).values():
             if not isinstance(value, str):
-                raise _undecodable(resource, f"json: cannot unmarshal {_json_type(value)} into Go struct field ObjectMeta.metadata.{name} of type string")
+                raise _undecodable(
+                    resource,
+                    f"json: cannot unmarshal {_json_type(value)} into Go struct field ObjectMeta.metadata.{name} of type string",
+                )
     spec = obj.get("spec")
     if spec is not None and not isinstance(spec, dict):
-        raise _undecodable(resource, f"json: cannot unmarshal {_json_type(spec)} into Go struct field {resource.kind}.spec")
+        raise _undecodable(
+            resource, f"json: cannot unmarshal {_json_type(spec)} into Go struct field {resource.kind}.spec"
+        )
     if resource.plural in ("deployments", "replicasets") and isinstance(spec, dict):
         for name in ("replicas", "progressDeadlineSeconds", "minReadySeconds", "revisionHistoryLimit"):
             value = spec.get(name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise _undecodable(resource, f"json: cannot unmarshal {_json_type(value)} into Go struct field {resource.kind}Spec.spec.{name} of type int32")
+                raise _undecodable(
+                    resource,
+                    f"json: cannot unmarshal {_json_type(value)} into Go struct field {resource.kind}Spec.spec.{name} of type int32",
+                )
         if not isinstance(spec.get("template", {}), dict):
             raise _undecodable(resource, "json: cannot unmarshal into Go struct field PodTemplateSpec")
     for container in _containers(resource, obj):
         image = container.get("image") if isinstance(container, dict) else 0
         if image is not None and not isinstance(image, str):
-            raise _undecodable(resource, f"json: cannot unmarshal {_json_type(image)} into Go struct field Container.spec.template.spec.containers.image of type string")
+            raise _undecodable(
+                resource,
+                f"json: cannot unmarshal {_json_type(image)} into Go struct field Container.spec.template.spec.containers.image of type string",
+            )
 
 
 def _containers(resource: Resource, obj: JsonObject) -> list[Any]:
@@ -169,13 +192,15 @@ def _json_type(value: object) -> str:
     if isinstance(value, bool):
         return "bool"
     for kind, name in ((str, "string"), ((int, float), "number"), (dict, "object"), (list, "array")):
-        if isinstance(value, kind):  # type: ignore[arg-type]
+        if isinstance(value, kind):
             return name
     return "null"
 
 
 def _undecodable(resource: Resource, why: str) -> failures.ApiError:
-    return failures.bad_request(f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {why}')
+    return failures.bad_request(
+        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {why}'
+    )
 
 
 def validate(resource: Resource, obj: JsonObject, old: JsonObject | None = None) -> None:
@@ -185,13 +210,19 @@ def validate(resource: Resource, obj: JsonObject, old: JsonObject | None = None)
         case "deployments":
             causes += _validate_deployment(obj["spec"], old)
         case "replicasets":
-            causes += _validate_selector(obj["spec"]) + _validate_pod_spec(obj["spec"].get("template", {}).get("spec", {}), "spec.template.spec")
+            causes += _validate_selector(obj["spec"]) + _validate_pod_spec(
+                obj["spec"].get("template", {}).get("spec", {}), "spec.template.spec"
+            )
         case "pods":
             causes += _validate_pod_spec(obj["spec"], "spec") + _validate_pod_update(obj, old)
         case "secrets":
             causes += _validate_secret(obj)
         case "configmaps":
-            causes += [wrong(f"data[{key}]", str(value), "must be a string") for key, value in (obj.get("data") or {}).items() if not isinstance(value, str)]
+            causes += [
+                wrong(f"data[{key}]", str(value), "must be a string")
+                for key, value in (obj.get("data") or {}).items()
+                if not isinstance(value, str)
+            ]
         case "services":
             if not (obj["spec"].get("ports") or obj["spec"].get("clusterIP") == "None"):
                 causes.append(required("spec.ports"))
@@ -215,12 +246,17 @@ def _validate_meta(resource: Resource, meta: JsonObject) -> list[JsonObject]:
 
 
 def _validate_deployment(spec: JsonObject, old: JsonObject | None) -> list[JsonObject]:
-    causes = []
-    for name in ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
-        if (spec.get(name) or 0) < 0:
-            causes.append(wrong(f"spec.{name}", spec[name], "must be greater than or equal to 0"))
+    causes = [
+        wrong(f"spec.{name}", spec[name], "must be greater than or equal to 0")
+        for name in ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds")
+        if (spec.get(name) or 0) < 0
+    ]
     if spec["progressDeadlineSeconds"] <= (spec.get("minReadySeconds") or 0):
-        causes.append(wrong("spec.progressDeadlineSeconds", spec["progressDeadlineSeconds"], "must be greater than minReadySeconds"))
+        causes.append(
+            wrong(
+                "spec.progressDeadlineSeconds", spec["progressDeadlineSeconds"], "must be greater than minReadySeconds"
+            )
+        )
     causes += _validate_selector(spec)
     if old is not None and old["spec"].get("selector") != spec.get("selector"):
         shown = f"v1.LabelSelector{{MatchLabels:{_go((spec.get('selector') or {}).get('matchLabels') or {})}, MatchExpressions:[]v1.LabelSelectorRequirement(nil)}}"
@@ -229,7 +265,13 @@ def _validate_deployment(spec: JsonObject, old: JsonObject | None) -> list[JsonO
     causes += _validate_pod_spec(spec["template"]["spec"], "spec.template.spec")
     if spec["template"]["spec"].get("restartPolicy") != "Always":
         value = spec["template"]["spec"]["restartPolicy"]
-        causes.append(_cause("FieldValueNotSupported", "spec.template.spec.restartPolicy", f'Unsupported value: "{value}": supported values: "Always"'))
+        causes.append(
+            _cause(
+                "FieldValueNotSupported",
+                "spec.template.spec.restartPolicy",
+                f'Unsupported value: "{value}": supported values: "Always"',
+            )
+        )
     return causes
 
 
@@ -237,19 +279,43 @@ def _validate_strategy(strategy: JsonObject) -> list[JsonObject]:
     kind = strategy.get("type")
     if kind == "Recreate":
         if strategy.get("rollingUpdate") is not None:
-            return [_cause("FieldValueForbidden", "spec.strategy.rollingUpdate", "Forbidden: may not be specified when strategy `type` is 'Recreate'")]
+            return [
+                _cause(
+                    "FieldValueForbidden",
+                    "spec.strategy.rollingUpdate",
+                    "Forbidden: may not be specified when strategy `type` is 'Recreate'",
+                )
+            ]
         return []
     if kind != "RollingUpdate":
-        return [_cause("FieldValueNotSupported", "spec.strategy", f'Unsupported value: "{kind}": supported values: "Recreate", "RollingUpdate"')]
+        return [
+            _cause(
+                "FieldValueNotSupported",
+                "spec.strategy",
+                f'Unsupported value: "{kind}": supported values: "Recreate", "RollingUpdate"',
+            )
+        ]
     rolling, causes = strategy["rollingUpdate"], []
     for name in ("maxUnavailable", "maxSurge"):
         value = rolling[name]
         if isinstance(value, str) and not re.fullmatch(r"[0-9]+%", value):
-            causes.append(wrong(f"spec.strategy.rollingUpdate.{name}", value, "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"))
+            causes.append(
+                wrong(
+                    f"spec.strategy.rollingUpdate.{name}",
+                    value,
+                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                )
+            )
         elif isinstance(value, int) and value < 0:
             causes.append(wrong(f"spec.strategy.rollingUpdate.{name}", value, "must be greater than or equal to 0"))
     if not causes and all(str(rolling[name]).rstrip("%") == "0" for name in ("maxUnavailable", "maxSurge")):
-        causes.append(_cause("FieldValueInvalid", "spec.strategy.rollingUpdate.maxUnavailable", 'Invalid value: intstr.IntOrString{Type:0, IntVal:0, StrVal:""}: may not be 0 when `maxSurge` is 0'))
+        causes.append(
+            _cause(
+                "FieldValueInvalid",
+                "spec.strategy.rollingUpdate.maxUnavailable",
+                'Invalid value: intstr.IntOrString{Type:0, IntVal:0, StrVal:""}: may not be 0 when `maxSurge` is 0',
+            )
+        )
     return causes
 
 
@@ -300,7 +366,9 @@ def _validate_pod_update(obj: JsonObject, old: JsonObject | None) -> list[JsonOb
         return []
 
     def fixed(spec: JsonObject) -> JsonObject:
-        kept = {key: value for key, value in spec.items() if key not in ("activeDeadlineSeconds", "tolerations", "nodeName")}
+        kept = {
+            key: value for key, value in spec.items() if key not in ("activeDeadlineSeconds", "tolerations", "nodeName")
+        }
         for field in ("containers", "initContainers"):
             kept[field] = [{k: v for k, v in one.items() if k != "image"} for one in spec.get(field) or []]
         return kept

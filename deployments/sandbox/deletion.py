@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from typing import Any
 
 from deployments.sandbox import failures
@@ -23,7 +23,11 @@ def delete(store: Store, resource: Resource, obj: JsonObject, options: JsonObjec
     for key, value in (options.get("preconditions") or {}).items():
         if value is not None and meta.get(key) != value:
             what = "UID" if key == "uid" else "ResourceVersion"
-            raise failures.conflict(resource, name, f"the {what} in the precondition ({value}) does not match the {what} in record ({meta.get(key)}). The object might have been deleted and then recreated")
+            raise failures.conflict(
+                resource,
+                name,
+                f"the {what} in the precondition ({value}) does not match the {what} in record ({meta.get(key)}). The object might have been deleted and then recreated",
+            )
     if resource is NAMESPACES:
         return store.edit(resource, "", name, _end_namespace) or obj
     if resource is PODS:
@@ -46,7 +50,7 @@ def _grace(pod: JsonObject, options: JsonObject) -> int:
         return 0
     asked = options.get("gracePeriodSeconds")
     grace = int(pod["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked)
-    return min(grace, pod["metadata"].get("deletionGracePeriodSeconds", grace))
+    return min(grace, int(pod["metadata"].get("deletionGracePeriodSeconds", grace)))
 
 
 def _mark(obj: JsonObject, grace: int, finalizer: str = "") -> None:
@@ -55,7 +59,7 @@ def _mark(obj: JsonObject, grace: int, finalizer: str = "") -> None:
         meta["finalizers"] = [*(one for one in meta.get("finalizers") or [] if one != finalizer), finalizer]
     if "deletionTimestamp" in meta and meta.get("deletionGracePeriodSeconds", 0) <= grace:
         return
-    ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=grace)
+    ends = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=grace)
     meta["deletionTimestamp"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
     meta["deletionGracePeriodSeconds"] = grace
     if "generation" in meta:
@@ -71,7 +75,7 @@ def _dependents(store: Store, uid: str) -> list[tuple[Resource, JsonObject]]:
     return [
         (resource, obj)
         for resource in store.resources()
-        for obj in store.list(resource)
+        for obj in store.find(resource)
         if any(owner["uid"] == uid for owner in obj["metadata"].get("ownerReferences") or [])
     ]
 
@@ -121,7 +125,12 @@ class Collector:
         for owner in gone["metadata"].get("ownerReferences") or []:
             for resource in self._store.resources():
                 found = self._store.get(resource, gone["metadata"].get("namespace", ""), owner["name"])
-                if found and found["metadata"]["uid"] == owner["uid"] and FOREGROUND in (found["metadata"].get("finalizers") or []) and not _dependents(self._store, owner["uid"]):
+                if (
+                    found
+                    and found["metadata"]["uid"] == owner["uid"]
+                    and FOREGROUND in (found["metadata"].get("finalizers") or [])
+                    and not _dependents(self._store, owner["uid"])
+                ):
                     self._finish(resource, found)
 
     def _finish(self, resource: Resource, obj: JsonObject) -> None:
@@ -129,14 +138,18 @@ class Collector:
             resource,
             obj["metadata"].get("namespace", ""),
             obj["metadata"]["name"],
-            lambda one: one["metadata"].update(finalizers=[f for f in one["metadata"]["finalizers"] if f != FOREGROUND]),
+            lambda one: one["metadata"].update(
+                finalizers=[f for f in one["metadata"]["finalizers"] if f != FOREGROUND]
+            ),
         )
 
     def _furnish(self, namespace: str) -> None:
         if self._store.get(SERVICEACCOUNTS, namespace, "default") is None:
             self._store.create(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": namespace}})
         if self._store.get(CONFIGMAPS, namespace, "kube-root-ca.crt") is None:
-            self._store.create(CONFIGMAPS, {"metadata": {"name": "kube-root-ca.crt", "namespace": namespace}, "data": {"ca.crt": ""}})
+            self._store.create(
+                CONFIGMAPS, {"metadata": {"name": "kube-root-ca.crt", "namespace": namespace}, "data": {"ca.crt": ""}}
+            )
 
     def empty(self, namespace: str) -> None:
         """Delete what an ending namespace holds; the namespace itself goes with the last of it."""
@@ -144,9 +157,11 @@ class Collector:
             return
         left = 0
         for resource in self._store.resources():
-            for obj in self._store.list(resource, namespace) if resource.namespaced else []:
-                if "deletionTimestamp" not in obj["metadata"] and self._store.get(resource, namespace, obj["metadata"]["name"]):
+            for obj in self._store.find(resource, namespace) if resource.namespaced else []:
+                if "deletionTimestamp" not in obj["metadata"] and self._store.get(
+                    resource, namespace, obj["metadata"]["name"]
+                ):
                     delete(self._store, resource, obj, {})
-            left += len(self._store.list(resource, namespace)) if resource.namespaced and resource is not EVENTS else 0
+            left += len(self._store.find(resource, namespace)) if resource.namespaced and resource is not EVENTS else 0
         if left == 0 and self._store.get(NAMESPACES, "", namespace):
             self._store.remove(NAMESPACES, "", namespace)

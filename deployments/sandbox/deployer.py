@@ -56,7 +56,11 @@ class Deployer:
     def _old_pods_run(self, old: list[JsonObject]) -> bool:
         if rollout.counted(old, "replicas") > 0:
             return True
-        return any(pod["status"].get("phase") not in ("Failed", "Succeeded") for one in old for pod in self._store.owned(PODS, one))
+        return any(
+            pod["status"].get("phase") not in ("Failed", "Succeeded")
+            for one in old
+            for pod in self._store.owned(PODS, one)
+        )
 
     def _roll(self, deployment: JsonObject) -> None:
         new = self._new_set(deployment, create=True)
@@ -141,7 +145,14 @@ class Deployer:
                 "namespace": meta["namespace"],
                 "labels": dict(template["metadata"]["labels"]),
                 "ownerReferences": [
-                    {"apiVersion": "apps/v1", "kind": "Deployment", "name": meta["name"], "uid": meta["uid"], "controller": True, "blockOwnerDeletion": True}
+                    {
+                        "apiVersion": "apps/v1",
+                        "kind": "Deployment",
+                        "name": meta["name"],
+                        "uid": meta["uid"],
+                        "controller": True,
+                        "blockOwnerDeletion": True,
+                    }
                 ],
             },
             "spec": {"replicas": 0, "selector": selector, "template": template},
@@ -150,7 +161,9 @@ class Deployer:
         if spec.get("minReadySeconds"):
             one["spec"]["minReadySeconds"] = spec["minReadySeconds"]
         one["spec"]["replicas"] = rollout.size_for_new(deployment, [*old, one], 0)
-        one["metadata"]["annotations"] = rollout.new_annotations(deployment, one, number) | rollout.size_annotations(deployment)
+        one["metadata"]["annotations"] = rollout.new_annotations(deployment, one, number) | rollout.size_annotations(
+            deployment
+        )
         made = self._store.create(REPLICASETS, one)
         self._progress(deployment, "NewReplicaSetCreated", f'Created new replica set "{made["metadata"]["name"]}"')
         if made["spec"]["replicas"]:
@@ -188,7 +201,11 @@ class Deployer:
         limit = deployment["spec"].get("revisionHistoryLimit", 10)
         if not rollout.is_complete(deployment, status):
             return
-        idle = [one for one in self._old_sets(deployment, new) if one["spec"]["replicas"] == 0 and not one["status"].get("replicas")]
+        idle = [
+            one
+            for one in self._old_sets(deployment, new)
+            if one["spec"]["replicas"] == 0 and not one["status"].get("replicas")
+        ]
         idle.sort(key=rollout.revision)
         for one in idle[: max(len(idle) - limit, 0)]:
             self._store.remove(REPLICASETS, one["metadata"]["namespace"], one["metadata"]["name"])
@@ -198,7 +215,12 @@ class Deployer:
         if not deployment["spec"].get("progressDeadlineSeconds"):
             return
         meta = deployment["metadata"]
-        self._store.edit(DEPLOYMENTS, meta["namespace"], meta["name"], lambda one: rollout.set_condition(one["status"], "Progressing", value, reason, message, now()))
+        self._store.edit(
+            DEPLOYMENTS,
+            meta["namespace"],
+            meta["name"],
+            lambda one: rollout.set_condition(one["status"], "Progressing", value, reason, message, now()),
+        )
 
     def _check_paused(self, deployment: JsonObject) -> JsonObject:
         meta = deployment["metadata"]
@@ -224,9 +246,19 @@ class Deployer:
         self._judge_availability(deployment, status)
         if not deployment["spec"].get("paused"):
             self._judge_progress(deployment, status, before, new)
-        failed = next((c for one in [*([new] if new else []), *sets] for c in one["status"].get("conditions") or [] if c["type"] == "ReplicaFailure"), None)
+        failed = next(
+            (
+                c
+                for one in [*([new] if new else []), *sets]
+                for c in one["status"].get("conditions") or []
+                if c["type"] == "ReplicaFailure"
+            ),
+            None,
+        )
         if failed:
-            rollout.set_condition(status, "ReplicaFailure", failed["status"], failed["reason"], failed["message"], now())
+            rollout.set_condition(
+                status, "ReplicaFailure", failed["status"], failed["reason"], failed["message"], now()
+            )
         else:
             rollout.drop_condition(status, "ReplicaFailure")
         self._store.edit(DEPLOYMENTS, meta["namespace"], meta["name"], lambda one: one.update(status=status))
@@ -235,28 +267,47 @@ class Deployer:
     def _judge_availability(self, deployment: JsonObject, status: JsonObject) -> None:
         _, unavailable = rollout.limits(deployment)
         if (status.get("availableReplicas") or 0) >= deployment["spec"]["replicas"] - unavailable:
-            rollout.set_condition(status, "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", now())
+            rollout.set_condition(
+                status, "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", now()
+            )
         else:
-            rollout.set_condition(status, "Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.", now())
+            rollout.set_condition(
+                status,
+                "Available",
+                "False",
+                "MinimumReplicasUnavailable",
+                "Deployment does not have minimum availability.",
+                now(),
+            )
 
-    def _judge_progress(self, deployment: JsonObject, status: JsonObject, before: JsonObject, new: JsonObject | None) -> None:
+    def _judge_progress(
+        self, deployment: JsonObject, status: JsonObject, before: JsonObject, new: JsonObject | None
+    ) -> None:
         if not deployment["spec"].get("progressDeadlineSeconds"):
             rollout.drop_condition(status, "Progressing")
             return
         current = rollout.condition(status, "Progressing")
-        settled = status.get("replicas") == status.get("updatedReplicas") and current is not None and current.get("reason") == "NewReplicaSetAvailable"
+        settled = (
+            status.get("replicas") == status.get("updatedReplicas")
+            and current is not None
+            and current.get("reason") == "NewReplicaSetAvailable"
+        )
         if settled:
             return
         about = f'ReplicaSet "{new["metadata"]["name"]}"' if new else f'Deployment "{deployment["metadata"]["name"]}"'
         if rollout.is_complete(deployment, status):
-            rollout.set_condition(status, "Progressing", "True", "NewReplicaSetAvailable", f"{about} has successfully progressed.", now())
+            rollout.set_condition(
+                status, "Progressing", "True", "NewReplicaSetAvailable", f"{about} has successfully progressed.", now()
+            )
         elif rollout.has_progressed(before, status):
             since = current["lastTransitionTime"] if current and current["status"] == "True" else now()
             rollout.drop_condition(status, "Progressing")
             rollout.set_condition(status, "Progressing", "True", "ReplicaSetUpdated", f"{about} is progressing.", now())
             (rollout.condition(status, "Progressing") or {})["lastTransitionTime"] = since
         elif self._timed_out(deployment, current):
-            rollout.set_condition(status, "Progressing", "False", "ProgressDeadlineExceeded", f"{about} has timed out progressing.", now())
+            rollout.set_condition(
+                status, "Progressing", "False", "ProgressDeadlineExceeded", f"{about} has timed out progressing.", now()
+            )
 
     def _timed_out(self, deployment: JsonObject, current: JsonObject | None) -> bool:
         if current is None or current.get("reason") in ("NewReplicaSetAvailable", "DeploymentPaused"):
@@ -268,6 +319,11 @@ class Deployer:
     def _deadline(self, deployment: JsonObject, status: JsonObject) -> float | None:
         current = rollout.condition(status, "Progressing")
         limit = deployment["spec"].get("progressDeadlineSeconds")
-        if not limit or current is None or rollout.is_complete(deployment, status) or current.get("reason") in ("ProgressDeadlineExceeded", "NewReplicaSetAvailable"):
+        if (
+            not limit
+            or current is None
+            or rollout.is_complete(deployment, status)
+            or current.get("reason") in ("ProgressDeadlineExceeded", "NewReplicaSetAvailable")
+        ):
             return None
         return max(float(limit) - age(current["lastUpdateTime"]) * self._pace.speed, 0.2)

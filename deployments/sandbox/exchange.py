@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from deployments.sandbox import failures
+from deployments.sandbox import failures, protobuf
 
 JsonObject = dict[str, Any]
 Scope = MutableMapping[str, Any]
@@ -22,16 +22,16 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query = dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True))
-        self.headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        self.headers: dict[str, str] = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
         self.started = False
 
     @property
     def accept(self) -> str:
-        return self.headers.get("accept", "")
+        return str(self.headers.get("accept", ""))
 
     @property
     def content_type(self) -> str:
-        return self.headers.get("content-type", "").partition(";")[0].strip()
+        return str(self.headers.get("content-type", "")).partition(";")[0].strip()
 
     def asks(self, name: str) -> bool:
         return self.query.get(name, "") in ("true", "1", "True")
@@ -51,6 +51,8 @@ class Exchange:
             return {}
         kind = self.content_type
         try:
+            if kind == protobuf.MEDIA_TYPE:
+                return protobuf.decode(raw)
             if "yaml" in kind:
                 import yaml
 
@@ -59,10 +61,14 @@ class Exchange:
                 raise failures.unsupported_media_type()
             return json.loads(raw)
         except ValueError as error:
-            raise failures.bad_request(f"the object provided is unrecognized (must be of type json): {error}") from error
+            raise failures.bad_request(
+                f"the object provided is unrecognized (must be of type json): {error}"
+            ) from error
 
     # ---------------------------------------------------------------- answers
-    async def answer(self, body: bytes, status: int = 200, kind: str = "application/json", headers: dict[str, str] | None = None) -> None:
+    async def answer(
+        self, body: bytes, status: int = 200, kind: str = "application/json", headers: dict[str, str] | None = None
+    ) -> None:
         await self._start(status, kind, {"Content-Length": str(len(body)), **(headers or {})})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -97,7 +103,11 @@ class Exchange:
 
     async def _start(self, status: int, kind: str, headers: dict[str, str]) -> None:
         self.started = True
-        listed = [(b"content-type", kind.encode()), (b"audit-id", b"sandbox"), *((name.lower().encode(), value.encode()) for name, value in headers.items())]
+        listed = [
+            (b"content-type", kind.encode()),
+            (b"audit-id", b"sandbox"),
+            *((name.lower().encode(), value.encode()) for name, value in headers.items()),
+        ]
         await self._send({"type": "http.response.start", "status": status, "headers": listed})
 
 

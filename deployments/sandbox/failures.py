@@ -98,9 +98,7 @@ def unauthorized() -> ApiError:
 
 def forbidden(resource: Resource, name: str, why: str) -> ApiError:
     named = f' "{name}"' if name else ""
-    return ApiError(
-        403, "Forbidden", f"{resource.qualified}{named} is forbidden: {why}", _details(resource, name)
-    )
+    return ApiError(403, "Forbidden", f"{resource.qualified}{named} is forbidden: {why}", _details(resource, name))
 
 
 def forbidden_path(user: str, verb: str, path: str) -> ApiError:
@@ -117,7 +115,10 @@ def too_large_version(asked: int, current: int) -> ApiError:
         504,
         "Timeout",
         f"Timeout: Too large resource version: {asked}, current: {current}",
-        {"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1},
+        {
+            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+            "retryAfterSeconds": 1,
+        },
         {"Retry-After": "1"},
     )
 

@@ -45,7 +45,9 @@ class Faults:
     gone_as_status: int = 0  # So many next watches that resume answer 410 as HTTP status.
     bookmark_seconds: float = 5.0
     # The nodes
-    missing_images: dict[str, list[str]] = field(default_factory=dict)  # Image to nodes ([]: every node) that cannot get it.
+    missing_images: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # Image to nodes ([]: every node) that cannot get it.
     unreachable_registries: list[str] = field(default_factory=list)  # Hosts; "*" for all.
     pull_seconds: float = 0.8
     # The components

@@ -43,7 +43,7 @@ class PullError(Exception):
 def normalise(image: str) -> str | None:
     """The full name (`docker.io/apinizercloud/worker:2025.04.3`) of an image as written; None when it is no name."""
     found = _REFERENCE.match(image)
-    if not found or image.count("/") == 0 and ":" in image and not found["tag"]:
+    if not found:
         return None
     host, path = found["host"] or "", found["path"]
     if not host or not ("." in host or ":" in host or host == "localhost"):
@@ -72,7 +72,11 @@ def program_of(full: str) -> Program | None:
     for version, repositories in RELEASES.items():
         for one in repositories:
             base = full.partition("@")[0].rsplit("/", 1)[0]
-            if "@" in full and full.rsplit("/", 1)[-1].startswith(f"{one}@") and full.endswith(digest_of(f"{base}/{one}:{version}")):
+            if (
+                "@" in full
+                and full.rsplit("/", 1)[-1].startswith(f"{one}@")
+                and full.endswith(digest_of(f"{base}/{one}:{version}"))
+            ):
                 return Program(one, version)
     if full.rsplit("/", 1)[-1].startswith("busybox"):
         return Program("exit", "1")
@@ -113,13 +117,19 @@ class NodeImages:
         if "*" in self._faults.unreachable_registries or host in self._faults.unreachable_registries:
             server = "registry-1.docker.io" if host == "docker.io" else host
             path, _, tag = full.split("/", 1)[1].rpartition(":")
-            raise PullError(f'{failed}failed to do request: Head "https://{server}/v2/{path}/manifests/{tag}": dial tcp: lookup {server.split(":")[0]}: no such host')
+            raise PullError(
+                f'{failed}failed to do request: Head "https://{server}/v2/{path}/manifests/{tag}": dial tcp: lookup {server.split(":")[0]}: no such host'
+            )
         if host.startswith(("127.0.0.1:", "localhost:")) and not _listens(host):
             path, _, tag = full.split("/", 1)[1].rpartition(":")
-            raise PullError(f'{failed}failed to do request: Head "http://{host}/v2/{path}/manifests/{tag}": dial tcp {host}: connect: connection refused')
+            raise PullError(
+                f'{failed}failed to do request: Head "http://{host}/v2/{path}/manifests/{tag}": dial tcp {host}: connect: connection refused'
+            )
         missing = self._faults.missing_images.get(image, self._faults.missing_images.get(full))
         if program_of(full) is None or (missing is not None and (not missing or node in missing)):
-            raise PullError(f'rpc error: code = NotFound desc = failed to pull and unpack image "{full}": failed to resolve reference "{full}": {full}: not found')
+            raise PullError(
+                f'rpc error: code = NotFound desc = failed to pull and unpack image "{full}": failed to resolve reference "{full}": {full}: not found'
+            )
         self.add(node, full)
 
     def add(self, node: str, full: str) -> None:
@@ -128,6 +138,8 @@ class NodeImages:
 
     def remove(self, node: str, full: str) -> None:
         def write(one: JsonObject) -> None:
-            one["status"]["images"] = [entry for entry in editable(one["status"].get("images") or []) if full not in entry["names"]]
+            one["status"]["images"] = [
+                entry for entry in editable(one["status"].get("images") or []) if full not in entry["names"]
+            ]
 
         self._store.edit(NODES, "", node, write)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deployments.sandbox.component import Log
-from deployments.sandbox.containers import Container, ConfigError
+from deployments.sandbox.containers import ConfigError, Container
 from deployments.sandbox.faults import Faults, Pace
 from deployments.sandbox.images import NodeImages
 from deployments.sandbox.recorder import Recorder
@@ -114,7 +114,14 @@ class Pod:
                 raise ConfigError(f"couldn't find key {ref['key']} in {resource.kind} {self.namespace}/{ref['name']}")
             return base64.b64decode(value).decode() if resource is SECRETS else str(value)
         field = (source.get("fieldRef") or {}).get("fieldPath", "")
-        return {"metadata.name": self.name, "metadata.namespace": self.namespace, "metadata.uid": self.uid, "spec.nodeName": self.node, "status.podIP": self.address}.get(field, "")
+        fields: dict[str, str] = {
+            "metadata.name": self.name,
+            "metadata.namespace": self.namespace,
+            "metadata.uid": self.uid,
+            "spec.nodeName": self.node,
+            "status.podIP": self.address,
+        }
+        return str(fields.get(field, ""))
 
     def say(self, kind: str, reason: str, message: str, container: str = "") -> None:
         obj = self.object()

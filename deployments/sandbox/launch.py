@@ -1,7 +1,7 @@
 """Start and stop a sandbox, and make things go wrong in it. Standard library only: importing this costs nothing.
 
-    with Sandbox() as sandbox:
-        subprocess.run(["kubectl", "get", "deployments", "-A"], env=os.environ | sandbox.env())
+with Sandbox() as sandbox:
+    subprocess.run(["kubectl", "get", "deployments", "-A"], env=os.environ | sandbox.env())
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ class Sandbox:
     Raises SandboxError when it cannot be started.
     """
 
-    def __init__(self, version: str = "2025.04.3", speed: float = 1.0, directory: Path | None = None, prefix: str = "apinizercloud") -> None:
+    def __init__(
+        self,
+        version: str = "2025.04.3",
+        speed: float = 1.0,
+        directory: Path | None = None,
+        prefix: str = "apinizercloud",
+    ) -> None:
         if version not in VERSIONS:
             raise SandboxError(f"the sandbox has no release {version}; it has {', '.join(VERSIONS)}")
         self.version, self.speed, self.prefix = version, speed, prefix
@@ -52,7 +58,9 @@ class Sandbox:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def start(self, timeout: float = 90.0) -> None:
@@ -69,7 +77,13 @@ class Sandbox:
             shutil.rmtree(self._given / "mongo", ignore_errors=True)
         self._directory = (self._given or Path(tempfile.mkdtemp(prefix="apinizer-sandbox-"))).resolve()
         self._token = secrets.token_hex(16)
-        orders = {"directory": str(self._directory), "token": self._token, "version": self.version, "speed": self.speed, "prefix": self.prefix}
+        orders = {
+            "directory": str(self._directory),
+            "token": self._token,
+            "version": self.version,
+            "speed": self.speed,
+            "prefix": self.prefix,
+        }
         with (self._directory / "api.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "deployments.sandbox.serve"],
@@ -151,7 +165,12 @@ class Sandbox:
         connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=60, context=context)
         try:
             headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-            connection.request("GET" if body is None else "POST", f"/sandbox/{path}", None if body is None else json.dumps(body), headers)
+            connection.request(
+                "GET" if body is None else "POST",
+                f"/sandbox/{path}",
+                None if body is None else json.dumps(body),
+                headers,
+            )
             answer = connection.getresponse()
             found: JsonObject = json.loads(answer.read() or b"{}")
         finally:
@@ -179,9 +198,24 @@ class Sandbox:
         """Break every connection and refuse new ones for so many real seconds."""
         self.do("api_down", seconds=seconds)
 
-    def fail_requests(self, code: int = 503, path: str = ".*", count: int = -1, probability: float = 1.0, methods: tuple[str, ...] = (), retry_after: int = 1) -> None:
+    def fail_requests(
+        self,
+        code: int = 503,
+        path: str = ".*",
+        count: int = -1,
+        probability: float = 1.0,
+        methods: tuple[str, ...] = (),
+        retry_after: int = 1,
+    ) -> None:
         """Answer matching requests with an error: the next `count` (-1: until `faults(answers=[])`). A watch's path ends in `?watch`."""
-        fault = {"code": code, "path": path, "count": count, "probability": probability, "methods": list(methods), "retry_after": retry_after}
+        fault = {
+            "code": code,
+            "path": path,
+            "count": count,
+            "probability": probability,
+            "methods": list(methods),
+            "retry_after": retry_after,
+        }
         self.faults(answers=[*self.faults()["answers"], fault])
 
     def lose_image(self, image: str, *nodes: str) -> None:

@@ -41,7 +41,7 @@ class Lister:
         """Forget every begun list: its next page is too old."""
         self._snapshots.clear()
 
-    def list(self, resource: Resource, namespace: str, query: dict[str, str]) -> JsonObject:
+    def answer(self, resource: Resource, namespace: str, query: dict[str, str]) -> JsonObject:
         """The answer to a list request. Raises ApiError 400, 410 (a continue token too old), 504 (a version to come)."""
         limit = int(query.get("limit") or 0)
         if token := query.get("continue"):
@@ -51,7 +51,7 @@ class Lister:
             if asked > self._store.version:
                 raise failures.too_large_version(asked, self._store.version)
             version, number = str(self._store.version), ""
-            rest = self._store.list(resource, namespace, selector_of(query, resource))
+            rest = self._store.find(resource, namespace, selector_of(query, resource))
         meta: JsonObject = {"resourceVersion": version}
         page = rest
         if limit and len(rest) > limit:

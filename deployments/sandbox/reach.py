@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime
+import datetime as dt
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,7 +21,9 @@ class Reach:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    async def answer(self, exchange: Exchange, resource: Resource, namespace: str, name: str, sub: str, rest: str) -> None:
+    async def answer(
+        self, exchange: Exchange, resource: Resource, namespace: str, name: str, sub: str, rest: str
+    ) -> None:
         if sub == "log":
             await self._log(exchange, namespace, name)
         elif resource is SERVICES:
@@ -45,7 +46,9 @@ class Reach:
             await exchange.stream(_follow(log, lines, stamped=stamped), "text/plain")
         else:
             whole = b"".join(_line(at, text, stamped=stamped) for at, text in lines)
-            await exchange.answer(whole[: int(query["limitBytes"])] if "limitBytes" in query else whole, kind="text/plain")
+            await exchange.answer(
+                whole[: int(query["limitBytes"])] if "limitBytes" in query else whole, kind="text/plain"
+            )
 
     def _container_name(self, obj: JsonObject, asked: str) -> str:
         name = obj["metadata"]["name"]
@@ -54,7 +57,9 @@ class Reach:
         if not asked:
             if len(names) == 1:
                 return str(names[0])
-            raise failures.bad_request(f"a container name must be specified for pod {name}, choose one of: [{' '.join(regular)}]")
+            raise failures.bad_request(
+                f"a container name must be specified for pod {name}, choose one of: [{' '.join(regular)}]"
+            )
         if asked not in names:
             raise failures.bad_request(f"container {asked} is not valid for pod {name}")
         return asked
@@ -80,7 +85,11 @@ class Reach:
         name, port = _split(text)
         service = self._cluster.store.must_get(SERVICES, namespace, name)
         ports = service["spec"].get("ports") or []
-        chosen = ports[0] if not port and len(ports) == 1 else next((one for one in ports if port in (one.get("name"), str(one["port"]))), None)
+        chosen = (
+            ports[0]
+            if not port and len(ports) == 1
+            else next((one for one in ports if port in (one.get("name"), str(one["port"]))), None)
+        )
         if chosen is None:
             if not port:
                 raise failures.service_unavailable(f'no endpoints available for service "{text}"')
@@ -88,19 +97,26 @@ class Reach:
         selector = service["spec"].get("selector") or {}
         ready = [
             pod
-            for pod in self._cluster.store.list(PODS, namespace)
-            if selector and selector.items() <= (pod["metadata"].get("labels") or {}).items() and is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+            for pod in self._cluster.store.find(PODS, namespace)
+            if selector
+            and selector.items() <= (pod["metadata"].get("labels") or {}).items()
+            and is_ready(pod)
+            and "deletionTimestamp" not in pod["metadata"]
         ]
         if not ready:
             raise failures.service_unavailable(f'no endpoints available for service "{text}"')
         target = chosen.get("targetPort", chosen["port"])
-        await self._ask(exchange, ready[0], int(target) if str(target).isdigit() else _named_port(ready[0], target), path)
+        await self._ask(
+            exchange, ready[0], int(target) if str(target).isdigit() else _named_port(ready[0], target), path
+        )
 
     async def _pod(self, exchange: Exchange, namespace: str, text: str, path: str) -> None:
         name, port = _split(text)
         pod = self._cluster.store.must_get(PODS, namespace, name)
         if not port:
-            declared = [one["containerPort"] for container in pod["spec"]["containers"] for one in container.get("ports") or []]
+            declared = [
+                one["containerPort"] for container in pod["spec"]["containers"] for one in container.get("ports") or []
+            ]
             port = str(declared[0]) if declared else "80"
         if not pod["status"].get("podIP"):
             raise failures.bad_request("address not allowed")
@@ -138,7 +154,7 @@ def _named_port(pod: JsonObject, name: str) -> int:
 def _selected(log: Log, query: dict[str, str]) -> list[tuple[str, str]]:
     lines = list(log.lines)
     if seconds := query.get("sinceSeconds"):
-        since = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%S")
+        since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%S")
         lines = [line for line in lines if line[0] >= since]
     if since := query.get("sinceTime", ""):
         lines = [line for line in lines if line[0] >= since.rstrip("Z")]
@@ -164,4 +180,4 @@ async def _follow(log: Log, lines: list[tuple[str, str]], *, stamped: bool) -> A
             return
         changed = log.changed
         if len(log.lines) == sent:
-            await asyncio.wait({asyncio.ensure_future(changed.wait())})
+            await changed.wait()

@@ -17,7 +17,9 @@ class Recorder:
         self._numbers = itertools.count(0x17A0000000000001)
         self._seen: dict[tuple[str, ...], str] = {}
 
-    def say(self, obj: JsonObject, kind: str, reason: str, message: str, source: str, *, host: str = "", field: str = "") -> None:
+    def say(
+        self, obj: JsonObject, kind: str, reason: str, message: str, source: str, *, host: str = "", field: str = ""
+    ) -> None:
         """Record an event of `kind` Normal or Warning about `obj`; `field` is the fieldPath of a container."""
         meta = obj["metadata"]
         namespace = meta.get("namespace", "default")
@@ -26,7 +28,12 @@ class Recorder:
         identity = (meta["uid"], kind, reason, message, source, field)
         known = self._store.get(EVENTS, namespace, self._seen.get(identity, ""))
         if known is not None:
-            self._store.edit(EVENTS, namespace, known["metadata"]["name"], lambda event: event.update(count=event["count"] + 1, lastTimestamp=now()))
+            self._store.edit(
+                EVENTS,
+                namespace,
+                known["metadata"]["name"],
+                lambda event: event.update(count=event["count"] + 1, lastTimestamp=now()),
+            )
             return
         name = f"{meta['name']}.{next(self._numbers):x}"
         self._seen[identity] = name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 from typing import Any
 
@@ -33,8 +33,8 @@ def is_ready(pod: JsonObject) -> bool:
 
 def age(timestamp: str) -> float:
     """Seconds since an API timestamp."""
-    at = datetime.datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
-    return (datetime.datetime.now(datetime.UTC) - at).total_seconds()
+    at = dt.datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+    return (dt.datetime.now(dt.UTC) - at).total_seconds()
 
 
 def first_to_go(pods: list[JsonObject]) -> list[JsonObject]:
@@ -43,7 +43,11 @@ def first_to_go(pods: list[JsonObject]) -> list[JsonObject]:
     newest_first = sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"], reverse=True)
     return sorted(
         newest_first,
-        key=lambda pod: (bool(pod["spec"].get("nodeName")), phases.get(pod["status"].get("phase", "Pending"), 0), is_ready(pod)),
+        key=lambda pod: (
+            bool(pod["spec"].get("nodeName")),
+            phases.get(pod["status"].get("phase", "Pending"), 0),
+            is_ready(pod),
+        ),
     )
 
 
@@ -78,21 +82,43 @@ class Replicator:
             try:
                 pod = self.make_pod(one)
             except failures.ApiError as error:
-                self._recorder.say(one, "Warning", "FailedCreate", f"Error creating: {error.message}", "replicaset-controller")
+                self._recorder.say(
+                    one, "Warning", "FailedCreate", f"Error creating: {error.message}", "replicaset-controller"
+                )
                 return error.message
-            self._recorder.say(one, "Normal", "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}", "replicaset-controller")
+            self._recorder.say(
+                one, "Normal", "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}", "replicaset-controller"
+            )
         for pod in first_to_go(pods)[: max(-missing, 0)]:
             deletion.delete(self._store, PODS, pod, {})
-            self._recorder.say(one, "Normal", "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}", "replicaset-controller")
+            self._recorder.say(
+                one, "Normal", "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}", "replicaset-controller"
+            )
         return ""
 
     def make_pod(self, one: JsonObject) -> JsonObject:
         """Create one pod of a ReplicaSet; raises ApiError 403 when a quota or a fault refuses it."""
         template, meta = editable(one["spec"]["template"]), one["metadata"]
-        pod_meta = {key: value for key, value in (template.get("metadata") or {}).items() if key in ("labels", "annotations", "finalizers")}
-        owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": meta["name"], "uid": meta["uid"], "controller": True, "blockOwnerDeletion": True}
+        pod_meta = {
+            key: value
+            for key, value in (template.get("metadata") or {}).items()
+            if key in ("labels", "annotations", "finalizers")
+        }
+        owner = {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "name": meta["name"],
+            "uid": meta["uid"],
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
         pod: JsonObject = {
-            "metadata": {**pod_meta, "generateName": f"{meta['name']}-", "namespace": meta["namespace"], "ownerReferences": [owner]},
+            "metadata": {
+                **pod_meta,
+                "generateName": f"{meta['name']}-",
+                "namespace": meta["namespace"],
+                "ownerReferences": [owner],
+            },
             "spec": template["spec"],
         }
         return self.admit(pod)
@@ -103,9 +129,15 @@ class Replicator:
         name = pod["metadata"].get("name") or pod["metadata"].get("generateName", "")
         if message := self._faults.refused_pods.get(namespace):
             raise failures.forbidden(PODS, name, message)
-        for quota in self._store.list(RESOURCEQUOTAS, namespace):
+        for quota in self._store.find(RESOURCEQUOTAS, namespace):
             hard = quota["spec"].get("hard") or {}
-            used = len([one for one in self._store.list(PODS, namespace) if one["status"].get("phase") not in ("Succeeded", "Failed")])
+            used = len(
+                [
+                    one
+                    for one in self._store.find(PODS, namespace)
+                    if one["status"].get("phase") not in ("Succeeded", "Failed")
+                ]
+            )
             for key in ("pods", "count/pods"):
                 if key in hard and used + 1 > quantity(hard[key]):
                     text = f"exceeded quota: {quota['metadata']['name']}, requested: {key}=1, used: {key}={used}, limited: {key}={hard[key]}"
@@ -116,7 +148,15 @@ class Replicator:
         pod["spec"].setdefault("priority", 0)
         pod["spec"].setdefault(
             "tolerations",
-            [{"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300} for key in ("not-ready", "unreachable")],
+            [
+                {
+                    "key": f"node.kubernetes.io/{key}",
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": 300,
+                }
+                for key in ("not-ready", "unreachable")
+            ],
         )
         pod["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
         apply_defaults(PODS, pod)
@@ -157,7 +197,11 @@ class Replicator:
         return time.monotonic() - since
 
     def count_quota(self, namespace: str, name: str) -> None:
-        pods = [pod for pod in self._store.list(PODS, namespace) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+        pods = [
+            pod
+            for pod in self._store.find(PODS, namespace)
+            if pod["status"].get("phase") not in ("Succeeded", "Failed")
+        ]
 
         def write(quota: JsonObject) -> None:
             hard = quota["spec"].get("hard") or {}

@@ -50,7 +50,9 @@ STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, ("sts
 DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), ("status",), True)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), ("status",), True)
-BUDGETS_OLD = Resource("policy", "v1beta1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), ("status",), True)
+BUDGETS_OLD = Resource(
+    "policy", "v1beta1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), ("status",), True
+)
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", False)
@@ -110,7 +112,17 @@ VERSION: JsonObject = {
 }
 
 
-_ALL = ("pods", "services", "deployments", "replicasets", "statefulsets", "daemonsets", "jobs", "cronjobs", "horizontalpodautoscalers")
+_ALL = (
+    "pods",
+    "services",
+    "deployments",
+    "replicasets",
+    "statefulsets",
+    "daemonsets",
+    "jobs",
+    "cronjobs",
+    "horizontalpodautoscalers",
+)
 
 
 def find(group: str, version: str, plural: str) -> Resource | None:

@@ -17,7 +17,14 @@ REVISION = "deployment.kubernetes.io/revision"
 DESIRED = "deployment.kubernetes.io/desired-replicas"
 MAXIMUM = "deployment.kubernetes.io/max-replicas"
 HISTORY = "deployment.kubernetes.io/revision-history"
-NOT_COPIED = {"kubectl.kubernetes.io/last-applied-configuration", REVISION, HISTORY, DESIRED, MAXIMUM, "deprecated.deployment.rollback.to"}
+NOT_COPIED = {
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    HISTORY,
+    DESIRED,
+    MAXIMUM,
+    "deprecated.deployment.rollback.to",
+}
 
 
 def resolve(value: int | str | None, total: int, *, up: bool) -> int:
@@ -115,7 +122,11 @@ def sizes_for_old(deployment: JsonObject, new: JsonObject | None, old: list[Json
         name = one["metadata"]["name"]
         down = min(max(spare, 0), sizes[name])
         sizes[name], spare = sizes[name] - down, spare - down
-    return {one["metadata"]["name"]: sizes[one["metadata"]["name"]] for one in by_age if sizes[one["metadata"]["name"]] != one["spec"]["replicas"]}
+    return {
+        one["metadata"]["name"]: sizes[one["metadata"]["name"]]
+        for one in by_age
+        if sizes[one["metadata"]["name"]] != one["spec"]["replicas"]
+    }
 
 
 def proportional_sizes(deployment: JsonObject, active: list[JsonObject]) -> dict[str, int]:
@@ -142,14 +153,14 @@ def proportional_sizes(deployment: JsonObject, active: list[JsonObject]) -> dict
 
 
 def _share(one: JsonObject, deployment: JsonObject, surge: int) -> int:
-    size, wanted = one["spec"]["replicas"], deployment["spec"]["replicas"]
+    size, wanted = int(one["spec"]["replicas"]), int(deployment["spec"]["replicas"])
     if wanted == 0:
-        return -int(size)
+        return -size
     annotated = (one["metadata"].get("annotations") or {}).get(MAXIMUM)
     total = int(annotated) if annotated else deployment.get("status", {}).get("replicas") or 0
     if not total:
         return 0
-    return round(size * (wanted + surge) / total) - int(size)
+    return round(size * (wanted + surge) / total) - size
 
 
 def needs_scaling(deployment: JsonObject, active: list[JsonObject]) -> bool:
@@ -166,7 +177,9 @@ def is_saturated(deployment: JsonObject, one: JsonObject | None) -> bool:
         return False
     wanted = deployment["spec"]["replicas"]
     desired = (one["metadata"].get("annotations") or {}).get(DESIRED)
-    return one["spec"]["replicas"] == wanted and desired == str(wanted) and counted([one], "availableReplicas") == wanted
+    return (
+        one["spec"]["replicas"] == wanted and desired == str(wanted) and counted([one], "availableReplicas") == wanted
+    )
 
 
 # -------------------------------------------------------------------- status
@@ -174,7 +187,9 @@ def condition(status: JsonObject, kind: str) -> JsonObject | None:
     return next((one for one in status.get("conditions") or [] if one["type"] == kind), None)
 
 
-def set_condition(status: JsonObject, kind: str, value: str, reason: str, message: str, at: str, *, clock: bool = True) -> None:
+def set_condition(
+    status: JsonObject, kind: str, value: str, reason: str, message: str, at: str, *, clock: bool = True
+) -> None:
     """Set a condition; the same status and reason leave it as it is (SetDeploymentCondition).
 
     `clock`: write lastUpdateTime too, which ReplicaSets and Pods do not have.
@@ -222,16 +237,16 @@ def has_progressed(old: JsonObject, new: JsonObject) -> bool:
         return (status.get("replicas") or 0) - (status.get("updatedReplicas") or 0)
 
     return old_pods(new) < old_pods(old) or any(
-        (new.get(name) or 0) > (old.get(name) or 0) for name in ("updatedReplicas", "readyReplicas", "availableReplicas")
+        (new.get(name) or 0) > (old.get(name) or 0)
+        for name in ("updatedReplicas", "readyReplicas", "availableReplicas")
     )
 
 
 def new_annotations(deployment: JsonObject, one: JsonObject, number: int) -> dict[str, str]:
     """The annotations of the new ReplicaSet (SetNewReplicaSetAnnotations): the Deployment's, and its revision."""
     annotations = dict(one["metadata"].get("annotations") or {})
-    for key, value in (deployment["metadata"].get("annotations") or {}).items():
-        if key not in NOT_COPIED:
-            annotations[key] = value
+    given = deployment["metadata"].get("annotations") or {}
+    annotations |= {key: value for key, value in given.items() if key not in NOT_COPIED}
     before = annotations.get(REVISION)
     if before is None or int(before) < number:
         annotations[REVISION] = str(number)

@@ -36,7 +36,9 @@ def why_not(pod: JsonObject, node: JsonObject, used: dict[str, float]) -> str:
     tolerations = pod["spec"].get("tolerations") or []
     selector = pod["spec"].get("nodeSelector") or {}
     labels = node["metadata"].get("labels") or {}
-    if node["spec"].get("unschedulable") and not _tolerated({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}, tolerations):
+    if node["spec"].get("unschedulable") and not _tolerated(
+        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}, tolerations
+    ):
         return "node(s) were unschedulable"
     if any(labels.get(key) != value for key, value in selector.items()):
         return "node(s) didn't match Pod's node affinity"
@@ -69,7 +71,7 @@ class Scheduler:
         load = self._load()
         reasons: dict[str, int] = {}
         fitting = []
-        for node in self._store.list(NODES):
+        for node in self._store.find(NODES):
             reason = why_not(pod, node, load[node["metadata"]["name"]])
             if reason:
                 reasons[reason] = reasons.get(reason, 0) + 1
@@ -83,16 +85,26 @@ class Scheduler:
         return None
 
     def _load(self) -> dict[str, dict[str, float]]:
-        load: dict[str, dict[str, float]] = {node["metadata"]["name"]: {"pods": 0.0} for node in self._store.list(NODES)}
-        for pod in self._store.list(PODS):
+        load: dict[str, dict[str, float]] = {
+            node["metadata"]["name"]: {"pods": 0.0} for node in self._store.find(NODES)
+        }
+        for pod in self._store.find(PODS):
             used = load.get(pod["spec"].get("nodeName") or "")
-            for name, amount in requests_of(pod).items() if used is not None and pod["status"].get("phase") not in ("Succeeded", "Failed") else ():
+            if used is None or pod["status"].get("phase") in ("Succeeded", "Failed"):
+                continue
+            for name, amount in requests_of(pod).items():
                 used[name] = used.get(name, 0.0) + amount
         return load
 
     def _siblings(self, pod: JsonObject, node: str) -> int:
         labels = pod["metadata"].get("labels")
-        return len(self._store.list(PODS, pod["metadata"]["namespace"], lambda one: one["spec"].get("nodeName") == node and one["metadata"].get("labels") == labels))
+        return len(
+            self._store.find(
+                PODS,
+                pod["metadata"]["namespace"],
+                lambda one: one["spec"].get("nodeName") == node and one["metadata"].get("labels") == labels,
+            )
+        )
 
     def _bind(self, pod: JsonObject, node: str) -> None:
         meta = pod["metadata"]
@@ -106,10 +118,16 @@ class Scheduler:
             found["lastProbeTime"] = None
 
         self._store.edit(PODS, meta["namespace"], meta["name"], bind)
-        self._recorder.say(pod, "Normal", "Scheduled", f"Successfully assigned {meta['namespace']}/{meta['name']} to {node}", "default-scheduler")
+        self._recorder.say(
+            pod,
+            "Normal",
+            "Scheduled",
+            f"Successfully assigned {meta['namespace']}/{meta['name']} to {node}",
+            "default-scheduler",
+        )
 
     def _refuse(self, pod: JsonObject, reasons: dict[str, int]) -> None:
-        total = len(self._store.list(NODES))
+        total = len(self._store.find(NODES))
         parts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         message = f"0/{total} nodes are available: {parts}."
         meta = pod["metadata"]

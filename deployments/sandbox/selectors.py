@@ -17,7 +17,14 @@ _EQUALITY = re.compile(r"^([\w./-]+)\s*(==|!=|=)\s*([\w.-]*)$")
 _EXISTS = re.compile(r"^(!?)\s*([\w./-]+)$")
 
 _FIELDS: dict[str, tuple[str, ...]] = {
-    "pods": ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.phase", "status.podIP"),
+    "pods": (
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "status.phase",
+        "status.podIP",
+    ),
     "events": (
         "involvedObject.kind",
         "involvedObject.namespace",

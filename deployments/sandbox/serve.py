@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import os
@@ -34,17 +34,19 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sandbox")])
-    today = datetime.datetime.now(datetime.UTC)
+    today = dt.datetime.now(dt.UTC)
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")])
-    usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)  # noqa: FBT003 - signature, cert and CRL signing
+    usage = x509.KeyUsage(
+        True, False, False, False, False, True, True, False, False
+    )  # Signatures, certificates, revocations.
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(today - datetime.timedelta(days=1))
-        .not_valid_after(today + datetime.timedelta(days=30))
+        .not_valid_before(today - dt.timedelta(days=1))
+        .not_valid_after(today + dt.timedelta(days=30))
         .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(usage, critical=True)
@@ -53,7 +55,9 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
     )
     private, public = directory / "api.key", directory / "api.crt"
     private.touch(mode=0o600)
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
     public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     return public, private
 
@@ -150,7 +154,10 @@ def _end_with_parent() -> None:
 def main() -> None:
     orders = json.loads(sys.stdin.readline())
     if not is_installed():
-        print(json.dumps({"error": 'the sandbox\'s database is not installed: pip install "apinizer-upgrade[sandbox]"'}), flush=True)
+        print(
+            json.dumps({"error": 'the sandbox\'s database is not installed: pip install "apinizer-upgrade[sandbox]"'}),
+            flush=True,
+        )
         return
     database = Database(Path(orders["directory"]), free_port(), secrets.token_hex(12))
     database.start(auth=False)

@@ -7,14 +7,15 @@ Everything here runs on one event loop, so a read followed by a write is atomic 
 from __future__ import annotations
 
 import copy
-import datetime
+import datetime as dt
+import hashlib
 import secrets
 import string
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from deployments.sandbox import failures
 from deployments.sandbox.resources import NAMESPACES, Resource
@@ -22,6 +23,7 @@ from deployments.sandbox.selectors import Predicate, everything
 
 JsonObject = dict[str, Any]
 Key = tuple[str, str]
+_T = TypeVar("_T")
 HISTORY = 5000  # Changes that a watch can go back.
 
 
@@ -38,10 +40,10 @@ class Change:
 
 def now() -> str:
     """The time as the API writes it, in whole seconds."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def editable(obj: JsonObject) -> JsonObject:
+def editable(obj: _T) -> _T:
     return copy.deepcopy(obj)
 
 
@@ -70,7 +72,7 @@ class Store:
             raise failures.not_found(resource, name)
         return found
 
-    def list(self, resource: Resource, namespace: str = "", keep: Predicate = everything) -> list[JsonObject]:
+    def find(self, resource: Resource, namespace: str = "", keep: Predicate = everything) -> list[JsonObject]:
         """Objects of one namespace (all when empty) in the order of their keys, as etcd gives them."""
         found = self._objects.get(resource, {})
         return [found[key] for key in sorted(found) if (not namespace or key[0] == namespace) and keep(found[key])]
@@ -167,7 +169,7 @@ class Store:
     def owned(self, resource: Resource, owner: JsonObject) -> list[JsonObject]:
         """Objects in the owner's namespace whose controller it is."""
         uid, namespace = owner["metadata"]["uid"], owner["metadata"].get("namespace", "")
-        return self.list(resource, namespace, lambda obj: controller_uid(obj) == uid)
+        return self.find(resource, namespace, lambda obj: controller_uid(obj) == uid)
 
     def namespace_is_ending(self, name: str) -> bool:
         namespace = self.get(NAMESPACES, "", name)
@@ -183,8 +185,6 @@ def controller_uid(obj: JsonObject) -> str:
 
 def safe_hash(text: str) -> str:
     """A short stable name part for a template, in the alphabet of `rand.SafeEncodeString`."""
-    import hashlib
-
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
     alphabet = "bcdfghjklmnpqrstvwxz2456789"
     return "".join(alphabet[int(digit) % len(alphabet)] for digit in str(number)) or string.digits

@@ -5,7 +5,7 @@ Columns follow k8s.io/kubernetes/pkg/printers/internalversion/printers.go; those
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +20,8 @@ def _age(timestamp: str | None) -> str:
     """A duration as kubectl prints it (duration.HumanDuration, the coarse part)."""
     if not timestamp:
         return "<unknown>"
-    at = datetime.datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
-    seconds = max(int((datetime.datetime.now(datetime.UTC) - at).total_seconds()), 0)
+    at = dt.datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+    seconds = max(int((dt.datetime.now(dt.UTC) - at).total_seconds()), 0)
     if seconds < 120:
         return f"{seconds}s"
     minutes = seconds // 60
@@ -93,7 +93,9 @@ def _restarts(pod: JsonObject) -> int:
 
 def _node_status(node: JsonObject) -> str:
     ready = next((one["status"] for one in node["status"]["conditions"] if one["type"] == "Ready"), "Unknown")
-    return ("Ready" if ready == "True" else "NotReady") + (",SchedulingDisabled" if node["spec"].get("unschedulable") else "")
+    return ("Ready" if ready == "True" else "NotReady") + (
+        ",SchedulingDisabled" if node["spec"].get("unschedulable") else ""
+    )
 
 
 def _event_object(event: JsonObject) -> str:
@@ -141,10 +143,18 @@ _COLUMNS: dict[str, list[Column]] = {
         ("Type", 0, lambda obj: obj["spec"]["type"]),
         ("Cluster-IP", 0, lambda obj: obj["spec"].get("clusterIP") or "<none>"),
         ("External-IP", 0, lambda _obj: "<none>"),
-        ("Port(s)", 0, lambda obj: ",".join(f"{one['port']}/{one['protocol']}" for one in obj["spec"].get("ports") or [])),
+        (
+            "Port(s)",
+            0,
+            lambda obj: ",".join(f"{one['port']}/{one['protocol']}" for one in obj["spec"].get("ports") or []),
+        ),
         ("Age", 0, _created),
     ],
-    "secrets": [("Type", 0, lambda obj: obj["type"]), ("Data", 0, lambda obj: len(obj.get("data") or {})), ("Age", 0, _created)],
+    "secrets": [
+        ("Type", 0, lambda obj: obj["type"]),
+        ("Data", 0, lambda obj: len(obj.get("data") or {})),
+        ("Age", 0, _created),
+    ],
     "configmaps": [("Data", 0, lambda obj: len(obj.get("data") or {})), ("Age", 0, _created)],
     "leases": [("Holder", 0, lambda obj: (obj.get("spec") or {}).get("holderIdentity") or ""), ("Age", 0, _created)],
 }
@@ -168,7 +178,9 @@ def _wanted(exchange: Exchange) -> bool:
     return "as=Table" in exchange.accept and "g=meta.k8s.io" in exchange.accept
 
 
-def _table(resource: Resource, objects: list[JsonObject], exchange: Exchange, meta: JsonObject, *, header: bool = True) -> JsonObject:
+def _table(
+    resource: Resource, objects: list[JsonObject], exchange: Exchange, meta: JsonObject, *, header: bool = True
+) -> JsonObject:
     columns = _columns(resource)
     whole = exchange.query.get("includeObject") == "Object"
     rows = []
@@ -176,8 +188,23 @@ def _table(resource: Resource, objects: list[JsonObject], exchange: Exchange, me
         kept = {"kind": resource.kind, "apiVersion": resource.api_version, **obj}
         partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
         rows.append({"cells": [read(obj) for _, _, read in columns], "object": kept if whole else partial})
-    shown = [{"name": name, "type": "string", "format": "name" if name == "Name" else "", "description": "", "priority": priority} for name, priority, _ in columns]
-    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": shown if header else [], "rows": rows}
+    shown = [
+        {
+            "name": name,
+            "type": "string",
+            "format": "name" if name == "Name" else "",
+            "description": "",
+            "priority": priority,
+        }
+        for name, priority, _ in columns
+    ]
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": meta,
+        "columnDefinitions": shown if header else [],
+        "rows": rows,
+    }
 
 
 def of_list(resource: Resource, found: JsonObject, exchange: Exchange) -> JsonObject | None:
@@ -197,4 +224,9 @@ def of_event(resource: Resource, event: JsonObject, exchange: Exchange, *, heade
     if not _wanted(exchange) or event["type"] in ("ERROR", "BOOKMARK"):
         return None
     obj = event["object"]
-    return {"type": event["type"], "object": _table(resource, [obj], exchange, {"resourceVersion": obj["metadata"]["resourceVersion"]}, header=header)}
+    return {
+        "type": event["type"],
+        "object": _table(
+            resource, [obj], exchange, {"resourceVersion": obj["metadata"]["resourceVersion"]}, header=header
+        ),
+    }

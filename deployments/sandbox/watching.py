@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,17 +52,17 @@ class Watches:
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store, self._faults = store, faults
-        self._drop = asyncio.Event()
+        self._open: set[asyncio.Queue[JsonObject | None]] = set()
 
     def drop_all(self) -> None:
         """End every open watch cleanly, now."""
-        self._drop.set()
-        self._drop = asyncio.Event()
+        for queue in self._open:
+            queue.put_nowait(None)
 
     def begin(self, request: WatchRequest) -> list[JsonObject]:
         """The events to begin with; raises ApiError 410 or 400 as the server answers them by HTTP status."""
         if request.version in ("", "0"):
-            found = self._store.list(request.resource, request.namespace, request.keep)
+            found = self._store.find(request.resource, request.namespace, request.keep)
             return [{"type": "ADDED", "object": obj} for obj in found]
         version = parse_version(request.version)
         if self._faults.gone_as_status > 0:
@@ -77,9 +77,9 @@ class Watches:
             return [{"type": "ERROR", "object": error.status}]
         return [event for change in changes if (event := event_of(change, request))]
 
-    async def events(self, request: WatchRequest, first: list[JsonObject]) -> AsyncIterator[JsonObject]:
+    async def events(self, request: WatchRequest, first: list[JsonObject]) -> AsyncGenerator[JsonObject]:
         """Events from the first on until the time is over or a fault ends them. `first` is from `begin`, in the same breath."""
-        queue: asyncio.Queue[JsonObject] = asyncio.Queue()
+        queue: asyncio.Queue[JsonObject | None] = asyncio.Queue()
         for event in first:
             queue.put_nowait(event)
 
@@ -88,40 +88,39 @@ class Watches:
                 queue.put_nowait(event)
 
         stop = self._store.listen(hear)
+        self._open.add(queue)
         try:
             async for event in self._deliver(request, queue):
                 yield event
         finally:
             stop()
+            self._open.discard(queue)
 
-    async def _deliver(self, request: WatchRequest, queue: asyncio.Queue[JsonObject]) -> AsyncIterator[JsonObject]:
-        loop = asyncio.get_running_loop()
+    async def _deliver(
+        self, request: WatchRequest, queue: asyncio.Queue[JsonObject | None]
+    ) -> AsyncGenerator[JsonObject]:
+        """What comes out of the queue, bookmarks between; None in the queue ends it."""
+        loop, faults = asyncio.get_running_loop(), self._faults
         end = loop.time() + (request.seconds if request.seconds is not None else random.uniform(1800, 3600))
-        bookmark = loop.time() + self._faults.bookmark_seconds
-        drop, sent = self._drop, 0
-        dropped = asyncio.ensure_future(drop.wait())
-        try:
-            while (left := end - loop.time()) > 0 and not drop.is_set():
-                getter = asyncio.ensure_future(queue.get())
-                await asyncio.wait({getter, dropped}, timeout=max(min(left, bookmark - loop.time()), 0), return_when=asyncio.FIRST_COMPLETED)
-                if not getter.done():
-                    getter.cancel()
-                    if request.bookmarks and loop.time() >= bookmark and not self._faults.half_open_watches:
+        marks = _mark_times(loop.time(), end, faults.bookmark_seconds)
+        mark, sent = next(marks), 0
+        while (left := end - loop.time()) > 0:
+            try:
+                event = await asyncio.wait_for(queue.get(), max(min(left, mark - loop.time()), 0))
+            except TimeoutError:
+                if loop.time() >= mark:
+                    mark = next(marks)
+                    if request.bookmarks and not faults.half_open_watches:
                         yield self._bookmark(request)
-                    if loop.time() >= bookmark:
-                        bookmark = loop.time() + self._faults.bookmark_seconds
-                    continue
-                if self._faults.half_open_watches:
-                    continue
-                event = getter.result()
-                yield event
-                sent += 1
-                if event["type"] == "ERROR" or self._is_cut(sent):
-                    return
-            if request.bookmarks and not drop.is_set() and not self._faults.half_open_watches:
-                yield self._bookmark(request)
-        finally:
-            dropped.cancel()
+                continue
+            if event is None:
+                return
+            if faults.half_open_watches:
+                continue
+            yield event
+            sent += 1
+            if event["type"] == "ERROR" or self._is_cut(sent):
+                return
 
     def _is_cut(self, sent: int) -> bool:
         if self._faults.break_watches_after and sent >= self._faults.break_watches_after:
@@ -131,11 +130,28 @@ class Watches:
     def _bookmark(self, request: WatchRequest) -> JsonObject:
         resource = request.resource
         meta = {"resourceVersion": str(self._store.version), "creationTimestamp": None}
-        return {"type": "BOOKMARK", "object": {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta}}
+        return {
+            "type": "BOOKMARK",
+            "object": {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta},
+        }
+
+
+def _mark_times(begin: float, end: float, every: float) -> Iterator[float]:
+    """When bookmarks are due: every so often, and once shortly before the end, as the real watch cache does."""
+    last = max(end - 2, begin + (end - begin) / 2)
+    at = begin + every
+    while at < last:
+        yield at
+        at += every
+    yield last
+    while True:
+        yield end + 1
 
 
 def parse_version(text: str) -> int:
     """A resourceVersion of a request as a number; raises ApiError 400 for other text."""
     if not text.isdigit():
-        raise failures.bad_request(f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+        raise failures.bad_request(
+            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        )
     return int(text)

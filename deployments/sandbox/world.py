@@ -64,27 +64,47 @@ def components(version: str) -> list[Component]:
         Component("test", "worker", "apinizer-worker", "worker", 1, ROLLING, "worker-http-service", 8091),
         Component("test", "cache", "apinizer-cache", "cache", 1, RECREATE, "cache-http-service", 8090),
         Component("portal", "apinizer-portal", "portal", portal, 1, ROLLING, "apinizer-portal-service", 8080),
-        Component("integration", "apinizer-integration", "integration", "integration", 1, ROLLING, "integration-http-service", 8092),
+        Component(
+            "integration",
+            "apinizer-integration",
+            "integration",
+            "integration",
+            1,
+            ROLLING,
+            "integration-http-service",
+            8092,
+        ),
     ]
 
 
 def furnish(store: Store, installation: Installation) -> None:
     """Create everything, with the status that controllers and kubelets would have come to."""
-    namespaces = ("default", "kube-system", "kube-public", "kube-node-lease", "apinizer", "prod", "test", "portal", "integration")
+    namespaces = (
+        "default",
+        "kube-system",
+        "kube-public",
+        "kube-node-lease",
+        "apinizer",
+        "prod",
+        "test",
+        "portal",
+        "integration",
+    )
     for name in namespaces:
         namespace: JsonObject = {"metadata": {"name": name}}
         apply_defaults(NAMESPACES, namespace)
         store.create(NAMESPACES, namespace)
         store.create(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": name}})
         store.create(CONFIGMAPS, {"metadata": {"name": "kube-root-ca.crt", "namespace": name}, "data": {"ca.crt": ""}})
-    images = [entry(PAUSE)]
-    for repository in RELEASES[installation.version]:
-        images.append(entry(normalise(f"{installation.prefix}/{repository}:{installation.version}") or repository))
+    names = [f"{installation.prefix}/{one}:{installation.version}" for one in RELEASES[installation.version]]
+    images = [entry(normalise(name) or name) for name in (PAUSE, *names)]
     for number, name in enumerate(NODE_NAMES):
         store.create(NODES, _node(name, number, images))
     for name in namespaces[4:]:
         data = {"dbUrl": _encode(installation.mongo_uri), "dbName": _encode(installation.database)}
-        store.create(SECRETS, {"metadata": {"name": "mongo-db-credentials", "namespace": name}, "type": "Opaque", "data": data})
+        store.create(
+            SECRETS, {"metadata": {"name": "mongo-db-credentials", "namespace": name}, "type": "Opaque", "data": data}
+        )
     for index, component in enumerate(components(installation.version)):
         _install(store, installation, component, index)
 
@@ -141,7 +161,10 @@ def _deployment(installation: Installation, component: Component) -> JsonObject:
             "progressDeadlineSeconds": 60,
             "selector": {"matchLabels": labels},
             "strategy": editable(component.strategy),
-            "template": {"metadata": {"labels": labels}, "spec": {"dnsPolicy": "Default", "terminationGracePeriodSeconds": 2, "containers": [container]}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"dnsPolicy": "Default", "terminationGracePeriodSeconds": 2, "containers": [container]},
+            },
         },
     }
 
@@ -151,7 +174,14 @@ def _replica_set(deployment: JsonObject) -> JsonObject:
     label = rollout.template_hash(spec["template"])
     spec["template"]["metadata"]["labels"]["pod-template-hash"] = label
     selector = {"matchLabels": {**spec["selector"]["matchLabels"], "pod-template-hash": label}}
-    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": meta["name"], "uid": meta["uid"], "controller": True, "blockOwnerDeletion": True}
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
     return {
         "metadata": {
             "name": f"{meta['name']}-{label}",
@@ -167,9 +197,21 @@ def _replica_set(deployment: JsonObject) -> JsonObject:
 
 def _pod(one: JsonObject, node: str) -> JsonObject:
     meta, template = one["metadata"], editable(one["spec"]["template"])
-    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": meta["name"], "uid": meta["uid"], "controller": True, "blockOwnerDeletion": True}
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
     pod: JsonObject = {
-        "metadata": {"generateName": f"{meta['name']}-", "namespace": meta["namespace"], "labels": template["metadata"]["labels"], "ownerReferences": [owner]},
+        "metadata": {
+            "generateName": f"{meta['name']}-",
+            "namespace": meta["namespace"],
+            "labels": template["metadata"]["labels"],
+            "ownerReferences": [owner],
+        },
         "spec": {**template["spec"], "nodeName": node, "serviceAccountName": "default", "serviceAccount": "default"},
     }
     apply_defaults(PODS, pod)
@@ -184,14 +226,20 @@ def _settle(store: Store, deployment: JsonObject, one: JsonObject) -> None:
     replicas = deployment["spec"]["replicas"]
 
     def settle_set(rs: JsonObject) -> None:
-        rs["status"] = {name: replicas for name in ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas")}
+        rs["status"] = dict.fromkeys(
+            ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"), replicas
+        )
         rs["status"]["observedGeneration"] = 1
 
     def settle_deployment(found: JsonObject) -> None:
         found["metadata"]["annotations"] = {rollout.REVISION: "1"}
-        status: JsonObject = {name: replicas for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")}
+        status: JsonObject = dict.fromkeys(
+            ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas
+        )
         status["observedGeneration"] = 1
-        set_condition(status, "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", now())
+        set_condition(
+            status, "Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", now()
+        )
         message = f'ReplicaSet "{one["metadata"]["name"]}" has successfully progressed.'
         set_condition(status, "Progressing", "True", "NewReplicaSetAvailable", message, now())
         found["status"] = status
@@ -210,12 +258,22 @@ def _node(name: str, number: int, images: list[JsonObject]) -> JsonObject:
         "Ready": ("True", "KubeletReady", "kubelet is posting ready status"),
     }
     conditions = [
-        {"type": kind, "status": value, "lastHeartbeatTime": at, "lastTransitionTime": at, "reason": reason, "message": message}
+        {
+            "type": kind,
+            "status": value,
+            "lastHeartbeatTime": at,
+            "lastTransitionTime": at,
+            "reason": reason,
+            "message": message,
+        }
         for kind, (value, reason, message) in reasons.items()
     ]
     room = {"cpu": "4", "memory": "16Gi", "pods": "110", "ephemeral-storage": "100Gi"}
     return {
-        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}},
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
+        },
         "spec": {"podCIDR": f"10.88.{number}.0/24"},
         "status": {
             "capacity": dict(room),

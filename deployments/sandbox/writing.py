@@ -10,7 +10,14 @@ from deployments.sandbox.resources import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, P
 from deployments.sandbox.store import Store, editable, now, random_suffix
 
 JsonObject = dict[str, Any]
-_SYSTEM_FIELDS = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
+_SYSTEM_FIELDS = (
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generateName",
+)
 _NO_UNCONDITIONAL_UPDATE = ("leases", "poddisruptionbudgets")
 
 
@@ -49,34 +56,56 @@ class Writer:
         if self._store.namespace_is_ending(namespace):
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             error = failures.forbidden(resource, name, why)
-            (error.details or {})["causes"] = [{"reason": "NamespaceTerminating", "message": f"namespace {namespace} is being terminated", "field": "metadata.namespace"}]
+            (error.details or {})["causes"] = [
+                {
+                    "reason": "NamespaceTerminating",
+                    "message": f"namespace {namespace} is being terminated",
+                    "field": "metadata.namespace",
+                }
+            ]
             raise error
 
     def _check_identity(self, resource: Resource, namespace: str, body: JsonObject, name: str = "") -> None:
         defaults.check_shape(resource, body)
         version, kind = body.get("apiVersion"), body.get("kind")
         if version and version != resource.api_version:
-            raise failures.bad_request(f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})")
+            raise failures.bad_request(
+                f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+            )
         if kind and kind != resource.kind:
-            raise failures.bad_request(f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}: converting ({kind}) to ({resource.kind}): unknown conversion')
+            raise failures.bad_request(
+                f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}: converting ({kind}) to ({resource.kind}): unknown conversion'
+            )
         meta = body.get("metadata") or {}
         if resource.namespaced and meta.get("namespace") not in (None, "", namespace):
-            raise failures.bad_request(f"the namespace of the provided object does not match the namespace sent on the request")
+            raise failures.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
         if name and meta.get("name") not in (None, "", name):
-            raise failures.bad_request(f"the name of the object ({meta.get('name')}) does not match the name on the URL ({name})")
+            raise failures.bad_request(
+                f"the name of the object ({meta.get('name')}) does not match the name on the URL ({name})"
+            )
 
-    def update(self, resource: Resource, namespace: str, name: str, body: JsonObject, sub: str = "", *, dry: bool = False) -> JsonObject:
+    def update(
+        self, resource: Resource, namespace: str, name: str, body: JsonObject, sub: str = "", *, dry: bool = False
+    ) -> JsonObject:
         """Replace an object, its status or its scale by a body. Raises ApiError 400, 404, 409, 422."""
         if sub == "scale":
             return self._write_scale(resource, namespace, name, body, dry=dry)
         self._check_identity(resource, namespace, body, name)
         old = self._store.must_get(resource, namespace, name)
         if not (body.get("metadata") or {}).get("resourceVersion") and resource.plural in _NO_UNCONDITIONAL_UPDATE:
-            cause = {"reason": "FieldValueInvalid", "message": "Invalid value: 0x0: must be specified for an update", "field": "metadata.resourceVersion"}
+            cause = {
+                "reason": "FieldValueInvalid",
+                "message": "Invalid value: 0x0: must be specified for an update",
+                "field": "metadata.resourceVersion",
+            }
             raise failures.invalid(resource, name, [cause])
         return self._store_successor(resource, old, editable(body), sub, dry=dry)
 
-    def patch(self, resource: Resource, namespace: str, name: str, body: Any, kind: str, sub: str = "", *, dry: bool = False) -> JsonObject:
+    def patch(
+        self, resource: Resource, namespace: str, name: str, body: Any, kind: str, sub: str = "", *, dry: bool = False
+    ) -> JsonObject:
         """Apply a patch of a content type. Raises ApiError 400, 404, 409, 415, 422."""
         if kind not in (patching.JSON_PATCH, patching.MERGE_PATCH, patching.STRATEGIC_PATCH):
             raise failures.unsupported_media_type()
@@ -85,7 +114,9 @@ class Writer:
         if kind == patching.JSON_PATCH:
             new = patching.json_patch(base, body)
         elif not isinstance(body, dict):
-            raise failures.bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+            raise failures.bad_request(
+                "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"
+            )
         elif kind == patching.MERGE_PATCH:
             new = patching.merge_patch(base, body)
         else:
@@ -95,11 +126,17 @@ class Writer:
         self._check_identity(resource, namespace, new, name)
         return self._store_successor(resource, old, editable(new), sub, dry=dry)
 
-    def _store_successor(self, resource: Resource, old: JsonObject, new: JsonObject, sub: str, *, dry: bool) -> JsonObject:
+    def _store_successor(
+        self, resource: Resource, old: JsonObject, new: JsonObject, sub: str, *, dry: bool
+    ) -> JsonObject:
         meta, before = new.setdefault("metadata", {}), old["metadata"]
         name = before["name"]
         if meta.get("uid") and meta["uid"] != before["uid"]:
-            raise failures.conflict(resource, name, f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {before['uid']}")
+            raise failures.conflict(
+                resource,
+                name,
+                f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {before['uid']}",
+            )
         if meta.get("resourceVersion") and str(meta["resourceVersion"]) != before["resourceVersion"]:
             raise failures.conflict(resource, name)
         for key in (*_SYSTEM_FIELDS, "resourceVersion", "name", "namespace"):
@@ -124,11 +161,23 @@ class Writer:
         return new if dry else self._store.replace(resource, new)
 
     def _check_immutable(self, resource: Resource, old: JsonObject, new: JsonObject) -> None:
-        if resource in (SECRETS, CONFIGMAPS) and old.get("immutable") and (new.get("data") != old.get("data") or not new.get("immutable")):
-            cause = {"reason": "FieldValueForbidden", "message": "Forbidden: field is immutable when `immutable` is set", "field": "data"}
+        if (
+            resource in (SECRETS, CONFIGMAPS)
+            and old.get("immutable")
+            and (new.get("data") != old.get("data") or not new.get("immutable"))
+        ):
+            cause = {
+                "reason": "FieldValueForbidden",
+                "message": "Forbidden: field is immutable when `immutable` is set",
+                "field": "data",
+            }
             raise failures.invalid(resource, old["metadata"]["name"], [cause])
         if resource is SECRETS and new.get("type") != old.get("type"):
-            cause = {"reason": "FieldValueInvalid", "message": f'Invalid value: "{new.get("type")}": field is immutable', "field": "type"}
+            cause = {
+                "reason": "FieldValueInvalid",
+                "message": f'Invalid value: "{new.get("type")}": field is immutable',
+                "field": "type",
+            }
             raise failures.invalid(resource, old["metadata"]["name"], [cause])
 
     def _count_generation(self, resource: Resource, old: JsonObject, new: JsonObject) -> None:
@@ -141,13 +190,19 @@ class Writer:
         if changed:
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
-    def _write_scale(self, resource: Resource, namespace: str, name: str, scale: JsonObject, *, dry: bool) -> JsonObject:
+    def _write_scale(
+        self, resource: Resource, namespace: str, name: str, scale: JsonObject, *, dry: bool
+    ) -> JsonObject:
         old = self._store.must_get(resource, namespace, name)
         replicas = (scale.get("spec") or {}).get("replicas") or 0
         if not isinstance(replicas, int):
-            raise failures.bad_request('Scale in version "v1" cannot be handled as a Scale: v1.Scale.Spec: v1.ScaleSpec.Replicas: readUint32: unexpected character')
+            raise failures.bad_request(
+                'Scale in version "v1" cannot be handled as a Scale: v1.Scale.Spec: v1.ScaleSpec.Replicas: readUint32: unexpected character'
+            )
         if replicas < 0:
-            raise failures.invalid(resource, name, [defaults.wrong("spec.replicas", replicas, "must be greater than or equal to 0")])
+            raise failures.invalid(
+                resource, name, [defaults.wrong("spec.replicas", replicas, "must be greater than or equal to 0")]
+            )
         new = editable(old)
         new["spec"]["replicas"] = replicas
         if version := (scale.get("metadata") or {}).get("resourceVersion"):
@@ -164,5 +219,8 @@ def scale_of(resource: Resource, obj: JsonObject) -> JsonObject:
         "apiVersion": "autoscaling/v1",
         "metadata": {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")},
         "spec": {"replicas": obj["spec"]["replicas"]} if resource in (DEPLOYMENTS, REPLICASETS) else {},
-        "status": {"replicas": obj["status"].get("replicas", 0), "selector": ",".join(f"{key}={labels[key]}" for key in sorted(labels))},
+        "status": {
+            "replicas": obj["status"].get("replicas", 0),
+            "selector": ",".join(f"{key}={labels[key]}" for key in sorted(labels)),
+        },
     }
