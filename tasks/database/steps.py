@@ -11,7 +11,7 @@ from tasks.database.connection import facts, open_database
 from tasks.database.dump import DumpProgress, dump
 from tasks.database.environments import named_environments
 from tasks.database.proof import prove
-from tasks.domain.errors import NotFoundError
+from tasks.domain.errors import NotFoundError, UnprovenError
 from tasks.domain.inventory import DeploymentKey, Facts, Inventory
 from tasks.domain.plan_text import table
 from tasks.record import stopping
@@ -113,7 +113,17 @@ def back_up(installation: str, manager: DeploymentKey, directory: str, version: 
 def prove_backup(archive: str) -> BackupResult:
     """Read the archive back whole: every checksum, count and index definition."""
     tell("proof", State.RUNNING, archive)
-    proof = prove(Path(archive), stop=stopping.asked)
+    proof = prove(
+        Path(archive),
+        progress=lambda done, total: publish(Event("proof", State.RUNNING, "reading it back", done / max(total, 1))),
+        stop=stopping.asked,
+    )
+    if not proof.against_manifest:
+        raise UnprovenError(
+            "The backup's manifest is gone, so its counts cannot be held against what was dumped.",
+            observed=f"Beside {archive}.",
+            next="See who clears that folder, and run again: a new backup is made.",
+        )
     result = BackupResult(
         host=socket.gethostname(),
         archive=archive,
