@@ -30,11 +30,13 @@ class ServerAwayError(TemporaryError):
     """The API server did not answer, or said that it cannot now (429, 5xx).
 
     `retry_after`: seconds that it asked for, or None.  `unsent`: the request surely never took effect
-    (connection refused, 429), so repeating it is safe whatever it was.
+    (connection refused, 429), so repeating it is safe whatever it was.  `silent`: the connection stood, and nothing
+    came through it for as long as was allowed.
     """
 
     retry_after: float | None = None
     unsent: bool = False
+    silent: bool = False
 
 
 class GoneError(TemporaryError):

@@ -318,4 +318,6 @@ def _translated(request: Request, error: Exception) -> UpgradeError:
         )
     unsent = isinstance(error, (web.NewConnectionError, web.ConnectTimeoutError, web.ProxyError))
     why = str(error).partition(": ")[2] if isinstance(error, web.NewConnectionError) else str(error)
-    return lost(request, why or type(error).__name__, unsent=unsent)
+    away = lost(request, why or type(error).__name__, unsent=unsent)
+    away.silent = isinstance(error, web.ReadTimeoutError)
+    return away

@@ -51,7 +51,8 @@ def diagnose(step: RolloutStep, verdict: Verdict, symptoms: Symptoms, waited: fl
     if verdict.state is State.HOPELESS:
         happened = f"{what} will not become Ready: {_headline(verdict)}."
     else:
-        happened = f"{what} did not become Ready within {waited:.0f} s: {verdict.message}."
+        why = _headline(verdict) if verdict.trouble else verdict.message
+        happened = f"{what} did not become Ready within {waited:.0f} s: {why}."
     return RolloutError(happened, observed=observed, safe=_safe(step, verdict), next=_next(step, verdict, symptoms))
 
 

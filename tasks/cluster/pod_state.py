@@ -146,11 +146,16 @@ def _weight(reason: str, message: str, exit_code: int | None) -> Weight | None:
 
 
 def _crashes(status: JsonObject, restarts: int, exit_code: object, *, runs_to_end: bool) -> bool:
-    """A crash loop between two back-offs: restarted twice, its last end a failure, and not ready again."""
-    if restarts < 2 or exit_code in (0, None) or status.get("ready"):
+    """A crash loop that the kubelet has not called so yet: two failures, and not ready again.
+
+    It names CrashLoopBackOff some 15 s after the second end, when it next looks at the pod.
+    """
+    if exit_code in (0, None) or status.get("ready"):
         return False
     done = (status.get("state") or {}).get("terminated") or {}
-    return not (runs_to_end and done.get("exitCode") == 0)
+    if runs_to_end and done.get("exitCode") == 0:
+        return False
+    return restarts + bool(done) >= 2
 
 
 def line(pod: JsonObject, *, new: bool) -> PodLine:

@@ -202,7 +202,8 @@ def _text(verdict: Verdict) -> str:
         return f"scaled to 0, {counts.old + counts.updated} pods left"
     text = f"{counts.updated} of {counts.desired} pods updated, {counts.ready} ready"
     if counts.old:
-        text += f", {counts.old} old leaving"
+        leaving = any(pod.terminating for pod in verdict.pods)
+        text += f", {counts.old} old " + ("leaving" if leaving else "left")
     waiting = next(
         (p for p in verdict.pods if p.new and not p.ready and p.state not in ("Pending", "NotReadyYet")), None
     )

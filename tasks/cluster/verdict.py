@@ -59,7 +59,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason` is one word, `message` a sentence.  `trouble` is the pod's trouble that decided.
+    """`reason` is one word, `message` a sentence.  `trouble` is the pod's trouble that decided, or is seen.
 
     `wake`: the time at which the verdict changes although no object does (a grace period ends), or None.
     """
@@ -107,7 +107,8 @@ def judge(view: RolloutView, wanted: Wanted, now: float, seen: Memory) -> Verdic
     if end is not None:
         return Verdict(State.HOPELESS, end[0], end[1], counts, pods, end[2])
     reason, message = missing
-    return Verdict(State.PROGRESSING, reason, message, counts, pods, wake=_wake(view, new, now, seen))
+    wake = _wake(view, new, now, seen)
+    return Verdict(State.PROGRESSING, reason, message, counts, pods, _seen_trouble(new), wake)
 
 
 def _drift(deployment: JsonObject | None, wanted: Wanted) -> Verdict | None:
@@ -215,11 +216,20 @@ def _hopeless(
         return "Paused", "the Deployment is paused: its controller rolls nothing out", None
     found = _pod_trouble(new, now, seen)
     if found is not None:
-        return found.reason, found.message or f"pod {found.pod} cannot start", found
+        return found.reason, _sentence(found), found
     for pod in new:
         if not terminating(pod) and not finished(pod) and (wrong := runs(pod, wanted.images)):
             return "ImageRewritten", f"{wrong}: an admission webhook or somebody else changed it", None
     return _controller_trouble(view, wanted, new, now, seen)
+
+
+def _sentence(trouble: Trouble) -> str:
+    if trouble.weight != "crash":
+        return trouble.message or f"pod {trouble.pod} cannot start"
+    code = "" if trouble.exit_code is None else f", the last time with exit code {trouble.exit_code}"
+    return (
+        f"container {trouble.container} of pod {trouble.pod} ended again and again ({trouble.restarts} restarts{code})"
+    )
 
 
 def _pod_trouble(new: tuple[JsonObject, ...], now: float, seen: Memory) -> Trouble | None:
@@ -264,8 +274,13 @@ def _controller_trouble(
     if late and observed >= int(deployment.get("metadata", {}).get("generation") or 0):
         if wanted.patient and any(_runs_uncrashed(pod) for pod in new):
             return None
-        return "ProgressDeadlineExceeded", str(progressing.get("message") or "no progress"), None
+        return "ProgressDeadlineExceeded", str(progressing.get("message") or "no progress"), _seen_trouble(new)
     return None
+
+
+def _seen_trouble(new: tuple[JsonObject, ...]) -> Trouble | None:
+    """What ails a new pod, decisive or not: when patience ends, it is the likely cause."""
+    return next((trouble for pod in new for trouble in troubles(pod)), None)
 
 
 def _runs_uncrashed(pod: JsonObject) -> bool:

@@ -6,7 +6,8 @@ Reflector (tools/cache/reflector.go).  A watch ends in many ways, and each has i
 - cleanly, after the server's timeout: go on from the last resourceVersion;
 - 410, as a status or as an event: list again; what the new list lacks is gone;
 - 429, 5xx, a refused or broken connection (the API server restarts): wait with jitter, go on;
-- silently (a half-open connection): the read's idle limit, a little above the server's own timeout, breaks it;
+- silently (a half-open connection, a proxy that holds streams back): the read's idle limit, a little above the
+  server's own timeout, breaks it; list again, since the next watch may be as silent;
 - a line that is no event: drop the connection, go on from the last good one; list again when it repeats;
 - 401 and 403: those who wait are told, since no retry mends it.
 """
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tasks.cluster.answers import GoneError, JsonObject
+from tasks.cluster.answers import GoneError, JsonObject, ServerAwayError
 from tasks.cluster.api import KubernetesApi, Lines
 from tasks.cluster.retry import backoff, pause
 from tasks.cluster.rollout_view import uid
@@ -184,7 +185,8 @@ class Reflector:
                 # The cap is short: an API server that is back should be heard within seconds.
                 wait = pause(error, attempt, self._rng, cap=3.0)
                 attempt += 1
-                if attempt % TRIES_BEFORE_LIST == 0:
+                silent = isinstance(error, ServerAwayError) and error.silent
+                if silent or attempt % TRIES_BEFORE_LIST == 0:
                     self._version = ""  # the version itself may be the trouble (a restored etcd knows it not)
             except UpgradeError as error:
                 refusals += 1

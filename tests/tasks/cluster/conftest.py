@@ -1,5 +1,6 @@
 """A small API server over real HTTP whose every misbehaviour is scripted, and a client of it."""
 
+import contextlib
 import copy
 import json
 import socket
@@ -93,10 +94,8 @@ class ScriptedApi:
         self.server.shutdown()
         self.server.server_close()
         for open_socket in list(self.sockets):
-            try:
+            with contextlib.suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         with self.lock:
             self.lock.notify_all()
 

@@ -103,7 +103,7 @@ def test_a_patch_that_failed_with_500_is_looked_at_and_made(server, api, control
 
 def test_no_permission_is_said(server, api, controllers, step) -> None:
     server.faults.extend(["", 403])
-    with pytest.raises(ForbiddenError, match="kubectl auth can-i patch deployments.apps/gw --namespace prod"):
+    with pytest.raises(ForbiddenError, match=r"kubectl auth can-i patch deployments\.apps/gw --namespace prod"):
         set_images(api, step)
 
 

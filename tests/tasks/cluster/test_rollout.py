@@ -1,5 +1,6 @@
 """The wait, against a server that plays the controllers: ends at ready, at hopeless, at drift, at the deadline."""
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,9 +62,13 @@ def test_it_tells_each_change_and_ends_when_proven(server, controllers, rolling,
     controllers.replicaset("new")
     controllers.pod("gw-new-1", "new")
     controllers.deployment(replicas=2, updatedReplicas=1, readyReplicas=1, availableReplicas=1)
-    eventually(lambda: "1 of 1 pods updated, 0 ready, 1 old leaving" in waiting.texts())
+    eventually(lambda: "1 of 1 pods updated, 0 ready, 1 old left" in waiting.texts())
     assert not waiting.result.done()
     controllers.pod("gw-new-1", "new", ready=True)
+    eventually(lambda: "1 of 1 pods updated, 1 ready, 1 old left" in waiting.texts())
+    old = copy.deepcopy(server.objects["pods"]["gw-old-1"])
+    old["metadata"]["deletionTimestamp"] = "2026-11-22T10:00:00Z"
+    server.put("pods", old)
     eventually(lambda: "1 of 1 pods updated, 1 ready, 1 old leaving" in waiting.texts())
     server.drop("pods", "gw-old-1")
     controllers.deployment(replicas=1, updatedReplicas=1, readyReplicas=1, availableReplicas=1)
@@ -103,7 +108,7 @@ def test_a_missing_image_ends_it_with_what_to_do(controllers, rolling) -> None:
     waiting = rolling()
     controllers.replicaset("new")
     controllers.pod("gw-new-1", "new", **PULL)
-    with pytest.raises(RolloutError, match="cannot get image apinizercloud/worker:2025.07.0") as caught:
+    with pytest.raises(RolloutError, match=r"cannot get image apinizercloud/worker:2025\.07\.0") as caught:
         waiting.result.result(20)
     assert "to node node-b (on it: ctr -n k8s.io images import FILE" in caught.value.next
 
@@ -125,14 +130,12 @@ def test_what_the_cache_says_is_confirmed_before_it_ends_the_wait(server, contro
 
 
 def test_somebody_else_sets_the_image_back(server, controllers, rolling) -> None:
-    import copy
-
     waiting = rolling()
     thing = copy.deepcopy(server.objects["deployments"]["gw"])
     thing["spec"]["template"]["spec"]["containers"][0]["image"] = "apinizercloud/worker:2025.04.3"
     thing["metadata"]["generation"] += 1
     server.put("deployments", thing)
-    with pytest.raises(DriftError, match="was given image apinizercloud/worker:2025.04.3 by somebody else"):
+    with pytest.raises(DriftError, match=r"was given image apinizercloud/worker:2025\.04\.3 by somebody else"):
         waiting.result.result(20)
 
 
@@ -160,8 +163,8 @@ def test_it_stops_when_told(rolling) -> None:
 def test_the_api_server_restarts_in_the_middle(server, controllers, rolling, eventually) -> None:
     waiting = rolling()
     controllers.replicaset("new")
-    controllers.pod("gw-new-1", "new", **{"ready": False})
-    eventually(lambda: "1 of 1 pods updated, 0 ready, 1 old leaving" in waiting.texts())
+    controllers.pod("gw-new-1", "new", ready=False)
+    eventually(lambda: "1 of 1 pods updated, 0 ready, 1 old left" in waiting.texts())
     server.stop()
     controllers.complete()
     server.drop("pods", "gw-old-1")
