@@ -80,6 +80,7 @@ def deployment_facts(
 
 
 def _containers(pod: JsonObject, key: DeploymentKey, corrections: Sequence[Correction]) -> Iterable[ComponentContainer]:
+    alone = len(pod.get("containers") or ()) == 1
     for kind in ("containers", "initContainers"):
         for container in pod.get(kind) or ():
             said = [c for c in corrections if c.covers(key, container["name"])]
@@ -87,7 +88,8 @@ def _containers(pod: JsonObject, key: DeploymentKey, corrections: Sequence[Corre
                 continue
             image = container.get("image", "")
             # A correction of the whole Deployment speaks of its components, not of every sidecar beside them.
-            named = next((c.component for c in said if c.component and (c.container or _could_be(image))), None)
+            meant = _could_be(image) or (alone and kind == "containers")
+            named = next((c.component for c in said if c.component and (c.container or meant)), None)
             component = named or recognised(image)
             if component is not None and ImageReference.find(image):
                 ports = (p["containerPort"] for p in container.get("ports") or () if p.get("protocol", "TCP") == "TCP")
@@ -97,6 +99,7 @@ def _containers(pod: JsonObject, key: DeploymentKey, corrections: Sequence[Corre
                     component=component,
                     image=image,
                     ports=tuple(ports),
+                    named=named is not None,
                 )
 
 
@@ -147,18 +150,42 @@ def selector_text(selector: JsonObject) -> str:
 
 
 def lookalikes(deployments: Iterable[JsonObject], corrections: Sequence[Correction]) -> list[str]:
-    """Sentences about containers that may be components behind a prefix that does not say so."""
+    """Sentences about containers that an upgrade leaves alone and a person should look at.
+
+    They may be components behind a prefix that does not say so, or components that only initialise a pod of
+    something else, which no version can be asked of.
+    """
+    sentences = []
+    for deployment in deployments:
+        where = f"{deployment['metadata']['namespace']}/{deployment['metadata']['name']}"
+        pod = deployment["spec"]["template"]["spec"]
+        regular = _unsaid(deployment, pod.get("containers") or (), corrections)
+        initial = _unsaid(deployment, pod.get("initContainers") or (), corrections)
+        sentences += [
+            f"{where} runs {image}, which looks like a component behind a folder of another name; if it is one, say "
+            "so with an override."
+            for image in regular
+            if resembles(image)
+        ]
+        if deployment_facts(deployment, "", corrections) is None:
+            sentences += [
+                f"{where} runs {image} as an init container only; it is left as it is."
+                for image in initial
+                if recognised(image)
+            ]
+    return sentences
+
+
+def _unsaid(deployment: JsonObject, containers: Iterable[JsonObject], corrections: Sequence[Correction]) -> list[str]:
+    """The images of the containers that no correction speaks of, in whatever cluster."""
+    meta = deployment["metadata"]
     return [
-        f"{d['metadata']['namespace']}/{d['metadata']['name']} runs {c['image']}, which looks like a component behind a "
-        "folder of another name; if it is one, say so with an override."
-        for d in deployments
-        for c in d["spec"]["template"]["spec"].get("containers") or ()
-        if resembles(c.get("image", ""))
-        and not any(
-            x.covers(
-                DeploymentKey(cluster=x.cluster, namespace=d["metadata"]["namespace"], name=d["metadata"]["name"]),
-                c["name"],
+        container.get("image", "")
+        for container in containers
+        if not any(
+            c.covers(
+                DeploymentKey(cluster=c.cluster, namespace=meta["namespace"], name=meta["name"]), container["name"]
             )
-            for x in corrections
+            for c in corrections
         )
     ]

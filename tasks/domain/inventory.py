@@ -29,7 +29,8 @@ class DeploymentKey(Facts):
 class ComponentContainer(Facts):
     """One container (or init container) that runs an Apinizer image.
 
-    `image` is the text of the pod template; `ports` are the TCP ports that the container declares.
+    `image` is the text of the pod template; `ports` are the TCP ports that the container declares;
+    `named` is true where the operator's override says what it is.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ComponentContainer(Facts):
     component: Component
     image: str
     ports: tuple[int, ...] = ()
+    named: bool = False
 
     @property
     def reference(self) -> ImageReference:
@@ -73,8 +75,11 @@ class DeploymentFacts(Facts):
 
     @property
     def main(self) -> ComponentContainer:
-        """The container that makes this Deployment what it is: the first that is no init container."""
-        return next((c for c in self.containers if not c.init), self.containers[0])
+        """The container that makes this Deployment what it is: a manager wherever it stands, because it must come
+        first; else the first that is no init container.
+        """
+        regular = [c for c in self.containers if not c.init] or self.containers
+        return next((c for c in regular if c.component is Component.MANAGER), regular[0])
 
     @property
     def component(self) -> Component:

@@ -27,9 +27,7 @@ def environment_order(
         if not matching:
             raise UsageError(
                 f"There is no environment {name!r}.",
-                observed="Environments with a worker or a cache: "
-                + (", ".join(sorted(e[1] for e in found)) or "none")
-                + ".",
+                observed=f"Environments with a worker or a cache: {_shown(found) or 'none'}.",
                 next="Name environments by their namespace, in the order in which they are to be upgraded.",
             )
         ordered += [e for e in matching if e not in ordered]
@@ -37,6 +35,13 @@ def environment_order(
         ordered += [e for e in sorted(found) if name in (e[1], f"{e[0]}/{e[1]}") and e not in ordered]
     rest = sorted(found - set(ordered), key=lambda e: (_worker_pods(inventory.deployments, e), e))
     return (*ordered, *rest)
+
+
+def _shown(found: Iterable[tuple[str, str]]) -> str:
+    """Their names as they may be given: with the cluster where there are several."""
+    environments = sorted(found)
+    several = len({cluster for cluster, _ in environments}) > 1
+    return ", ".join(f"{cluster}/{name}" if several else name for cluster, name in environments)
 
 
 def _worker_pods(deployments: Iterable[DeploymentFacts], environment: tuple[str, str]) -> int:

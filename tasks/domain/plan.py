@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from tasks.domain.component import Component, repositories
+from tasks.domain.component import Component, component_of, repositories
 from tasks.domain.errors import BlockedError
 from tasks.domain.finding import Finding, Severity, blocking
 from tasks.domain.inventory import ComponentContainer, DeploymentFacts, Facts, Inventory
@@ -104,9 +104,9 @@ def make_plan(inventory: Inventory, request: PlanRequest, *, held: Mapping[str, 
     names = wanted_images(request, held)
     steps, unchanged, findings = [], [], []
     for deployment in inventory.deployments:
-        repository = names[deployment.component]
-        if repository is None:
-            findings.append(_undecided(deployment, request.to))
+        undecided = _undecided(deployment, request, names)
+        if undecided:
+            findings += [_disputed(deployment, component, request.to, held) for component in undecided]
             continue
         step = step_of(deployment, request, names)
         if step.changes or not deployment.settled:
@@ -139,7 +139,9 @@ def make_plan(inventory: Inventory, request: PlanRequest, *, held: Mapping[str, 
 def step_of(deployment: DeploymentFacts, request: PlanRequest, names: Mapping[Component, str | None]) -> RolloutStep:
     """The change of one Deployment: every Apinizer container of it that is not at the target."""
     changes = tuple(
-        ImageChange(container=c.name, init=c.init, old=c.image, new=str(new_image(c, request, names[c.component])))
+        ImageChange(
+            container=c.name, init=c.init, old=c.image, new=str(new_image(c, request, _repository(c, request, names)))
+        )
         for c in deployment.containers
         if c.version != request.to
     )
@@ -155,16 +157,55 @@ def step_of(deployment: DeploymentFacts, request: PlanRequest, names: Mapping[Co
 
 
 def new_image(container: ComponentContainer, request: PlanRequest, repository: str | None) -> ImageReference:
-    """The container's image at the target, behind its own prefix or the requested one."""
+    """The container's image at the target, behind its own prefix or the requested one.
+
+    Raise `UsageError` where the requested prefix or repository makes no image reference.
+    """
     new = container.reference.with_tag(repository or container.reference.repository, request.to.text)
-    return ImageReference.parse(f"{request.prefix.rstrip('/')}/{new.repository}:{new.tag}") if request.prefix else new
+    return ImageReference.parse(f"{request.prefix.rstrip('/')}/{repository}:{new.tag}" if request.prefix else str(new))
 
 
-def _undecided(deployment: DeploymentFacts, to: Version) -> Finding:
-    candidates = " or ".join(repositories(deployment.component, to))
+def _repository(
+    container: ComponentContainer, request: PlanRequest, names: Mapping[Component, str | None]
+) -> str | None:
+    """The container's repository at the target; None where the world left it open.
+
+    A name of the site's own (an override says what it is) has no part in the vendor's renames: it stays, unless the
+    request names another or another registry, which holds the vendor's names.
+    """
+    own = container.reference.repository
+    if component_of(own) is None and not request.prefix and container.component not in request.repositories:
+        return own
+    return names[container.component]
+
+
+def _undecided(
+    deployment: DeploymentFacts, request: PlanRequest, names: Mapping[Component, str | None]
+) -> list[Component]:
+    """The components of the Deployment that must change and whose repository nobody knows."""
+    return sorted(
+        {
+            c.component
+            for c in deployment.containers
+            if c.version != request.to and _repository(c, request, names) is None
+        }
+    )
+
+
+def _disputed(deployment: DeploymentFacts, component: Component, to: Version, held: Mapping[str, bool]) -> Finding:
+    candidates = repositories(component, to)
+    answers = [held.get(name) for name in candidates]
+    todo = f"Look which one your registry holds and say --repository {component}=NAME."
+    if all(answers):
+        seen = "both hold the tag"
+    elif all(answer is False for answer in answers):
+        seen = "neither holds the tag"
+        todo = f"Bring the images of {to} to the registry or the nodes first. If they are there, say --repository {component}=NAME."
+    else:
+        seen = "neither a node nor a registry could say which one holds the tag"
     return blocking(
         "repository-unknown",
-        f"{deployment.key}: the image of the {deployment.component} at {to} is {candidates}; the published sources "
-        "disagree, and neither a node nor a registry could be asked which one holds the tag.",
-        f"Look which one your registry holds and say --repository {deployment.component}=NAME.",
+        f"{deployment.key}: the image of the {component} at {to} is {' or '.join(candidates)}; the published sources "
+        f"disagree, and {seen}.",
+        todo,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tasks.domain.plan import Plan
-from tasks.domain.report import Report
+from tasks.domain.report import Report, ReportRow
 
 
 def plan_markdown(plan: Plan) -> str:
@@ -19,7 +19,10 @@ def plan_markdown(plan: Plan) -> str:
     )
     findings = table(("Severity", "Finding", "What to do"), ((f.severity, f.what, f.next) for f in plan.findings))
     parts = [f"# Upgrade from {plan.current or 'an unknown version'} to {plan.to}"]
-    parts.append(steps if rows else "Nothing to do: every component is there.")
+    nothing = (
+        "No step can be planned: see the findings." if plan.blocked_by else "Nothing to do: every component is there."
+    )
+    parts.append(steps if rows else nothing)
     if plan.unchanged:
         parts.append(f"Already there: {', '.join(plan.unchanged)}.")
     if plan.findings:
@@ -33,12 +36,18 @@ def report_markdown(report: Report) -> str:
     rows = table(
         ("Component", "Deployment", "Before", "After", "Ready", "Pods answered", "Proved"),
         (
-            (r.component, r.deployment, r.before, r.after, r.ready, ", ".join(r.answered), "yes" if r.reached else "no")
+            (r.component, r.deployment, r.before, r.after, r.ready, ", ".join(r.answered), _proved(r))
             for r in report.rows
         ),
     )
     backup = [f"Backup: `{report.backup}`, read back whole."] if report.backup else []
     return "\n\n".join([head, rows, *backup, *report.notes])
+
+
+def _proved(row: ReportRow) -> str:
+    if not row.planned:
+        return "was there already" if row.reached else "not part of the run"
+    return "yes" if row.reached else "no"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -1,7 +1,7 @@
 """Image references, parsed once: registry with port, path, tag, digest.
 
 Grammar: the `reference` package of the distribution project (the registry is the first part when it holds
-a dot, a colon, or is `localhost`; a tag is at most 128 characters; a digest is `algorithm:hex`).
+a dot, a colon or a capital, or is `localhost`; a tag is at most 128 characters; a digest is `algorithm:hex`).
 """
 
 import re
@@ -37,7 +37,8 @@ class ImageReference:
         if at and not _DIGEST.fullmatch(digest):
             raise _bad(text, f"{digest!r} is no digest")
         head, slash, rest = name.partition("/")
-        registry = head if slash and ("." in head or ":" in head or head == "localhost") else ""
+        of_host = "." in head or ":" in head or head == "localhost" or head != head.lower()
+        registry = head if slash and of_host else ""
         if registry and not _REGISTRY.fullmatch(registry):
             raise _bad(text, f"{registry!r} is no registry")
         remainder = rest if registry else name

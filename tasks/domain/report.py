@@ -8,7 +8,10 @@ from tasks.domain.plan import Plan
 
 
 class ReportRow(Facts):
-    """One Deployment before and after, the pods that answered for it, and whether the run reached it."""
+    """One Deployment before and after, the versions that its pods answered, and whether it is at the target.
+
+    `planned` is false for one that was at the target before the run, which is not asked.
+    """
 
     component: Component
     deployment: str
@@ -17,6 +20,7 @@ class ReportRow(Facts):
     ready: str
     answered: tuple[str, ...] = ()
     reached: bool
+    planned: bool = True
 
 
 class Report(Facts):
@@ -40,15 +44,15 @@ def make_report(
 ) -> Report:
     """The report; `answered` maps a Deployment's key, as text, to the versions that its pods answered.
 
-    A Deployment counts as reached when its pods were asked and answered; one without pods when its image is set.
+    A Deployment of the plan counts as reached when its pods were asked and answered; one without pods when its
+    image is set.
     """
     now = {d.key: d for d in after.deployments}
     rows = tuple(_row(d, now.get(d.key), plan, answered) for d in before.deployments)
-    planned = {str(step.key) for step in plan.steps}
     return Report(
         to=str(plan.to),
         before=str(plan.current) if plan.current else None,
-        complete=all(row.reached for row in rows if row.deployment in planned),
+        complete=all(row.reached for row in rows if row.planned),
         rows=rows,
         backup=backup,
         notes=notes,
@@ -58,6 +62,7 @@ def make_report(
 def _row(
     before: DeploymentFacts, after: DeploymentFacts | None, plan: Plan, answered: dict[str, tuple[str, ...]]
 ) -> ReportRow:
+    planned = any(step.key == before.key for step in plan.steps)
     return ReportRow(
         component=before.component,
         deployment=str(before.key),
@@ -65,7 +70,8 @@ def _row(
         after=after.main.image if after else "gone",
         ready=f"{after.ready}/{after.replicas}" if after else "0/0",
         answered=answered.get(str(before.key), ()),
-        reached=after is not None and after.version == plan.to and str(before.key) in answered,
+        reached=after is not None and after.version == plan.to and (str(before.key) in answered or not planned),
+        planned=planned,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from tasks.domain.component import Component
+from tasks.domain.discovery import recognised
 from tasks.domain.finding import Finding, blocking, info, warning
 from tasks.domain.inventory import DeploymentFacts, Inventory
 from tasks.domain.step import RolloutStep
@@ -21,6 +22,8 @@ def risks(
     found = [
         *_manager(inventory),
         *_direction(inventory, to, current),
+        *_afterwards(touched, steps),
+        *_spelling(touched, inventory, to),
         *_presence(inventory, known_environments),
         *(finding for d in touched for finding in _deployment(d)),
         *_interruptions(touched),
@@ -50,6 +53,12 @@ def _manager(inventory: Inventory) -> Iterator[Finding]:
             "Limit the run to the namespaces of one installation with --namespace.",
         )
     for manager in managers:
+        if manager.replicas > 1:
+            yield warning(
+                "manager-pods",
+                f"{manager.key} has {manager.replicas} pods: an old one may write while a new one migrates the database.",
+                f"Run one during the upgrade: kubectl scale -n {manager.key.namespace} deployment/{manager.key.name} --replicas=1.",
+            )
         if manager.replicas == 0:
             yield blocking(
                 "manager-stopped",
@@ -59,7 +68,7 @@ def _manager(inventory: Inventory) -> Iterator[Finding]:
 
 
 def _direction(inventory: Inventory, to: Version, current: Version | None) -> Iterator[Finding]:
-    newer = [d for d in inventory.deployments if d.version and d.version > to]
+    newer = {d.key: max(found) for d in inventory.deployments if (found := [v for v in _versions(d) if v > to])}
     if current and current > to:
         yield blocking(
             "downgrade",
@@ -67,7 +76,7 @@ def _direction(inventory: Inventory, to: Version, current: Version | None) -> It
             "The only way back is the database as it was before the upgrade, then the old images.",
         )
     elif newer:
-        names = ", ".join(f"{d.key} at {d.version}" for d in newer)
+        names = ", ".join(f"{key} at {version}" for key, version in newer.items())
         yield blocking(
             "downgrade",
             f"Newer than {to} already: {names}.",
@@ -85,9 +94,15 @@ def _direction(inventory: Inventory, to: Version, current: Version | None) -> It
             f"From {current} to {to} is a large step.",
             "Take major steps one at a time and watch the manager's migration at each.",
         )
-    versions = {str(d.version) if d.version else d.main.image for d in inventory.deployments}
-    if len(versions) > 1:
-        yield warning("mixed-versions", f"The components are at different versions: {', '.join(sorted(versions))}.")
+    versions = {d.version for d in inventory.deployments if d.version}
+    unknown = {d.main.image for d in inventory.deployments if d.version is None}
+    if len(versions) + len(unknown) > 1:
+        names = ", ".join([*map(str, sorted(versions)), *sorted(unknown)])
+        yield warning("mixed-versions", f"The components are at different versions: {names}.")
+
+
+def _versions(d: DeploymentFacts) -> list[Version]:
+    return [c.version for c in d.containers if c.version]
 
 
 def _months(version: Version) -> int:
@@ -129,8 +144,35 @@ def _deployment(d: DeploymentFacts) -> Iterator[Finding]:
         yield info("scaled-to-zero", f"{d.key} is scaled to zero: its image is set, and no pod can prove it.")
     elif d.ready < d.replicas:
         yield warning("not-ready-before", f"{d.key} has {d.ready} of {d.replicas} pods ready before the upgrade.")
-    if d.version is None:
-        yield warning("tag-unknown", f"{d.key} runs {d.main.image}, whose tag names no version.")
+    for container in d.containers:
+        if container.version is None:
+            yield warning("tag-unknown", f"{d.key} runs {container.image}, whose tag names no version.")
+
+
+def _afterwards(touched: Sequence[DeploymentFacts], steps: Sequence[RolloutStep]) -> Iterator[Finding]:
+    """Components are found by their images: one that gets an image of another name could not be found again."""
+    kinds = {(d.key, c.name): c.component for d in touched for c in d.containers if not c.named}
+    for step in steps:
+        for change in step.changes:
+            component = kinds.get((step.key, change.container))
+            if component is not None and recognised(change.new) is not component:
+                yield blocking(
+                    "image-unrecognisable",
+                    f"{step.key} would run {change.new}, which nothing marks as Apinizer's {component}: it would not be found again.",
+                    "Use a folder whose name holds apinizer and the vendor's repository name, or say what it is with "
+                    "an override for this container.",
+                )
+
+
+def _spelling(touched: Sequence[DeploymentFacts], inventory: Inventory, to: Version) -> Iterator[Finding]:
+    """2026.04.1 and 2026.04.01 are one version and two tags."""
+    others = {v.text for d in inventory.deployments for v in _versions(d) if v == to and v.text != to.text}
+    if touched and others:
+        yield warning(
+            "tag-spelling",
+            f"What is at {to} already has the tag {', '.join(sorted(others))}; the others would be given the tag {to}.",
+            "Give the version as the tag is written in the registry.",
+        )
 
 
 def _interruptions(touched: Sequence[DeploymentFacts]) -> Iterator[Finding]:
