@@ -6,63 +6,118 @@ A slug is for ever: what is stored under it must stay readable, so new fields ne
 from typing import ClassVar, TypeVar
 
 from prefect.blocks.core import Block
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, HttpUrl
 
 from blocks.settings import (
     ClusterSettings,
     DatabaseSettings,
     ImageSourceSettings,
     InstallationSettings,
+    RunSettings,
     Settings,
 )
 from tasks.domain.discovery import Correction
 
 T = TypeVar("T", bound=Settings)
 
+DOCUMENTATION = "https://docs.apinizer.com"
+
 _STRICT: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class ApinizerCluster(ClusterSettings, Block):
-    """A Kubernetes cluster of an installation: kubeconfig content or file, context, or the pod's own account."""
+    """A Kubernetes cluster of an installation: kubeconfig content or file, context, or the pod's own account.
+
+    Example:
+        ```python
+        from blocks.registered import ApinizerCluster
+
+        settings = ApinizerCluster.load("BLOCK_NAME")
+        ```
+    """
 
     _block_type_name = "Apinizer cluster"
     _block_type_slug = "apinizer-cluster"
+    _documentation_url = HttpUrl(DOCUMENTATION)
     model_config: ClassVar[ConfigDict] = _STRICT
 
 
 class ApinizerDatabase(DatabaseSettings, Block):
-    """The MongoDB of an installation: a URI, its parts, or the secret that the manager itself reads."""
+    """The MongoDB of an installation: a URI, its parts, or the secret that the manager itself reads.
+
+    Example:
+        ```python
+        from blocks.registered import ApinizerDatabase
+
+        settings = ApinizerDatabase.load("BLOCK_NAME")
+        ```
+    """
 
     _block_type_name = "Apinizer database"
     _block_type_slug = "apinizer-database"
+    _documentation_url = HttpUrl(DOCUMENTATION)
     model_config: ClassVar[ConfigDict] = _STRICT
 
 
 class ApinizerImageSource(ImageSourceSettings, Block):
-    """Where the nodes get images from: Docker Hub, a registry, or a proxy, as a prefix."""
+    """Where the nodes get images from: Docker Hub, a registry, or a proxy, as a prefix.
+
+    Example:
+        ```python
+        from blocks.registered import ApinizerImageSource
+
+        settings = ApinizerImageSource.load("BLOCK_NAME")
+        ```
+    """
 
     _block_type_name = "Apinizer image source"
     _block_type_slug = "apinizer-image-source"
+    _documentation_url = HttpUrl(DOCUMENTATION)
     model_config: ClassVar[ConfigDict] = _STRICT
 
 
 class ApinizerInstallation(Block):
-    """An installation: its clusters (workers may run in another than the manager), database and image source."""
+    """An installation: its clusters (workers may run in another than the manager), database and image source.
+
+    Example:
+        ```python
+        from blocks.registered import ApinizerInstallation
+
+        settings = ApinizerInstallation.load("BLOCK_NAME")
+        ```
+    """
 
     _block_type_name = "Apinizer installation"
     _block_type_slug = "apinizer-installation"
+    _documentation_url = HttpUrl(DOCUMENTATION)
     model_config: ClassVar[ConfigDict] = _STRICT
 
-    clusters: list[ApinizerCluster] = Field(default_factory=lambda: [ApinizerCluster()], min_length=1)
-    database: ApinizerDatabase = Field(default_factory=ApinizerDatabase)
-    images: ApinizerImageSource = Field(default_factory=ApinizerImageSource)
+    clusters: list[ApinizerCluster] = Field(
+        default_factory=lambda: [ApinizerCluster()],
+        min_length=1,
+        title="Clusters",
+        description="The manager is in exactly one of them; workers may run in others.",
+    )
+    database: ApinizerDatabase = Field(
+        default_factory=ApinizerDatabase, title="Database", description="What is backed up before anything changes."
+    )
+    images: ApinizerImageSource = Field(
+        default_factory=ApinizerImageSource, title="Images", description="Where the nodes get the new images from."
+    )
     environments: list[str] = Field(
         default_factory=list,
         title="Environments",
         description="Environments that ought to be seen, in the order of their upgrade.",
     )
-    overrides: list[Correction] = Field(default_factory=list)
+    overrides: list[Correction] = Field(
+        default_factory=list,
+        title="Overrides",
+        description="Corrections of what the images of single Deployments suggest.",
+    )
     backup_dir: str = Field("", title="Backup folder", description="On the worker's machine; ./backups if empty.")
+    upgrade: RunSettings = Field(
+        default_factory=RunSettings, title="Upgrade", description="How an upgrade runs unless it is told otherwise."
+    )
 
     def settings(self) -> InstallationSettings:
         """The same installation as plain settings, checked as a whole."""
@@ -73,6 +128,7 @@ class ApinizerInstallation(Block):
             environments=tuple(self.environments),
             overrides=tuple(self.overrides),
             backup_dir=self.backup_dir,
+            upgrade=self.upgrade,
         )
 
     @classmethod
@@ -85,6 +141,7 @@ class ApinizerInstallation(Block):
             environments=list(settings.environments),
             overrides=list(settings.overrides),
             backup_dir=settings.backup_dir,
+            upgrade=settings.upgrade,
         )
 
 

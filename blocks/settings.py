@@ -3,16 +3,17 @@
 Nothing here imports Prefect or a client library.  Secrets are `SecretStr`.  Unknown fields are refused.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote, quote_plus, urlencode
+from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from tasks.domain.component import Component
 from tasks.domain.discovery import Correction
 from tasks.domain.errors import UsageError
-from tasks.domain.reference import ImageReference
+from tasks.domain.reference import VENDOR, ImageReference
 
 DATABASE_PORT = 25080
 DATABASE_NAME = "apinizerdb"
@@ -51,17 +52,19 @@ class ClusterSettings(Settings):
 class DatabaseSettings(Settings):
     """Where the database is: a URI, or its parts, or (both empty) the secret in the manager's namespace."""
 
-    uri: SecretStr | None = Field(None, title="URI", description="mongodb://… or mongodb+srv://…, kept as a secret.")
-    host: str = Field(
-        "", title="Host", description="host, host:port or several with commas; the port is 25080 if not given."
+    uri: SecretStr | None = Field(
+        None, title="URI", description="As mongodb://… or mongodb+srv://…; it is kept as a secret."
     )
-    user: str = Field("apinizer", title="User")
-    password: SecretStr | None = Field(None, title="Password")
-    auth_source: str = Field("admin", title="Authentication database")
+    host: str = Field(
+        "", title="Host", description="A host, host:port or several with commas; the port is 25080 if not given."
+    )
+    user: str = Field("apinizer", title="User", description="The database user that the backup logs in as.")
+    password: SecretStr | None = Field(None, title="Password", description="Without one there is no login.")
+    auth_source: str = Field("admin", title="Authentication database", description="Where the user is defined.")
     replica_set: str = Field(
         "", title="Replica set", description="Its name, if the driver is to find the other members."
     )
-    tls: bool = Field(default=False, title="TLS")
+    tls: bool = Field(default=False, title="TLS", description="On as well where a CA file is given.")
     tls_ca_file: str = Field(
         "", title="CA file", description="PEM file of the CA, on the machine that runs the upgrade."
     )
@@ -73,6 +76,14 @@ class DatabaseSettings(Settings):
         title="Kubernetes secret",
         description="Read where neither URI nor host is given: keys dbUrl, dbName.",
     )
+
+    @field_validator("host")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        hosts = [part for part in value.replace(" ", "").split(",") if part]
+        if not all(_HOST.fullmatch(host) for host in hosts):
+            raise ValueError("a host is host or host:port, several with commas; a whole address goes into uri")
+        return ",".join(hosts)
 
     @model_validator(mode="after")
     def _one_way(self) -> "DatabaseSettings":
@@ -86,20 +97,29 @@ class DatabaseSettings(Settings):
             return self.uri
         if not self.host:
             return None
-        hosts = ",".join(h if _has_port(h) else f"{h}:{DATABASE_PORT}" for h in self.host.replace(" ", "").split(","))
-        login = f"{quote_plus(self.user)}:{quote_plus(self.password.get_secret_value())}@" if self.password else ""
+        hosts = ",".join(_with_port(h) for h in self.host.split(","))
+        # %20 and not +: the driver reads both, the database's own tools only the first.
+        login = (
+            f"{quote(self.user, safe='')}:{quote(self.password.get_secret_value(), safe='')}@" if self.password else ""
+        )
         options = {"authSource": self.auth_source} if login else {}
         if self.replica_set:
             options["replicaSet"] = self.replica_set
-        if self.tls:
+        if self.tls or self.tls_ca_file:
             options["tls"] = "true"
         if self.tls_ca_file:
             options["tlsCAFile"] = self.tls_ca_file
         return SecretStr(f"mongodb://{login}{hosts}/?{urlencode(options, quote_via=quote)}")
 
 
-def _has_port(host: str) -> bool:
-    return host.rpartition("]")[2].count(":") == 1
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%\w-]+\]|[\w.-]+)(?::[0-9]{1,5})?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+
+
+def _with_port(host: str) -> str:
+    """The host with its port; an IPv6 address in the brackets that a URI needs."""
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"
+    return host if host.rpartition("]")[2].count(":") == 1 else f"{host}:{DATABASE_PORT}"
 
 
 class ImageSourceSettings(Settings):
@@ -109,11 +129,15 @@ class ImageSourceSettings(Settings):
     of Docker Hub names its own, e.g. `nexus.local:5000/apinizercloud`.
     """
 
-    kind: Literal["as-is", "hub", "registry", "proxy"] = Field("as-is", title="Kind")
+    kind: Literal["as-is", "hub", "registry", "proxy"] = Field(
+        "as-is", title="Kind", description="What stands in front of the images' names."
+    )
     prefix: str = Field("", title="Prefix", description="Registry and folder, e.g. nexus.local:5000/apinizercloud.")
-    user: str = Field("", title="User")
-    password: SecretStr | None = Field(None, title="Password or token")
-    ca_file: str = Field("", title="CA file")
+    user: str = Field("", title="User", description="Of the registry, where it asks for a login.")
+    password: SecretStr | None = Field(None, title="Password or token", description="Kept as a secret.")
+    ca_file: str = Field(
+        "", title="CA file", description="PEM file of the registry's CA, where the system does not trust it."
+    )
     insecure: bool = Field(default=False, title="Plain HTTP", description="Only for a registry that has no TLS.")
 
     @field_validator("prefix")
@@ -128,14 +152,14 @@ class ImageSourceSettings(Settings):
     def _complete(self) -> "ImageSourceSettings":
         if self.kind in ("registry", "proxy") and not self.prefix:
             raise ValueError(f"a {self.kind} needs a prefix, e.g. nexus.local:5000/apinizercloud")
-        if self.kind == "as-is" and self.prefix:
+        if self.kind in ("as-is", "hub") and self.prefix:
             raise ValueError("a prefix needs a kind: registry or proxy")
         return self
 
     @property
     def wanted_prefix(self) -> str:
         """What every image is put behind, or "" to keep what is there."""
-        return self.prefix or ("apinizercloud" if self.kind == "hub" else "")
+        return self.prefix or (VENDOR if self.kind == "hub" else "")
 
 
 class RunSettings(Settings):
@@ -173,6 +197,9 @@ class InstallationSettings(Settings):
         names = [c.name for c in self.clusters]
         if len(names) > 1 and (len(set(names)) != len(names) or "" in names):
             raise ValueError("several clusters need a name each, all different")
+        strange = sorted({o.cluster for o in self.overrides} - {"", *names})
+        if strange:
+            raise ValueError(f"an override names a cluster that is not listed: {', '.join(strange)}")
         return self
 
 
@@ -188,7 +215,12 @@ def read_installation(path: Path) -> InstallationSettings:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
-        raise _bad_file(path, f"{where}{getattr(error, 'problem', None) or 'it is not YAML'}") from None
+        # Many problems quote what was read, which may be a password that begins with *, & or !.
+        said = str(getattr(error, "problem", None) or "it is not YAML")
+        problem = "a value that begins with *, & or ! needs quotes" if re.search("'[^'<]{2,}'", said) else said
+        raise _bad_file(path, f"{where}{problem}") from None
+    except ValueError:
+        raise _bad_file(path, "a value looks like a date and is none; put it in quotes") from None
     if not isinstance(content, dict):
         raise _bad_file(path, "it holds no mapping")
     return installation_of(content, source=str(path))
