@@ -95,6 +95,14 @@ class Container:
         else:
             self.stopped.set()
 
+    def abandon(self) -> None:
+        """The pod is gone by force: nothing of this container goes on, not even its probes."""
+        self.stop()
+        if self._probing:
+            self._probing.cancel()
+        if self.log:
+            self.log.end()
+
     async def live(self) -> None:
         """Run and run again until stopped, or finished for good by the restart policy."""
         while not self._stop.is_set():
@@ -257,7 +265,7 @@ class Container:
         startup, readiness = self.spec.get("startupProbe"), self.spec.get("readinessProbe")
         if startup:
             await self._sleep(startup.get("initialDelaySeconds", 0))
-            while why := self._failing(startup):
+            while (why := self._failing(startup)) and not self._stop.is_set():
                 pod.say("Warning", "Unhealthy", f"Startup probe failed: {why}", self.name)
                 await self._sleep(startup["periodSeconds"])
             self.started = True
@@ -266,7 +274,7 @@ class Container:
             pod.publish()
             return
         await self._sleep(readiness.get("initialDelaySeconds", 0))
-        while True:
+        while not self._stop.is_set():
             why = self._failing(readiness)
             if self.ready is bool(why):
                 self.ready = not why

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import resource
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ JsonObject = dict[str, Any]
 
 
 class Control:
-    """POST /sandbox/faults {field: value}, /sandbox/do {action: ..., ...}; GET /sandbox/faults."""
+    """POST /sandbox/faults {field: value}, /sandbox/do {action: ..., ...}; GET /sandbox/faults, and /sandbox/state: how
+    many tasks there are and how many seconds of a processor they took."""
 
     def __init__(self, cluster: Cluster, database: Database, go_down: Callable[[float], Awaitable[None]]) -> None:
         self._cluster, self._database, self._go_down = cluster, database, go_down
@@ -25,6 +27,10 @@ class Control:
 
     async def handle(self, exchange: Exchange) -> None:
         faults = self._cluster.faults
+        if exchange.path == "/sandbox/state":
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            await exchange.answer_json({"tasks": len(asyncio.all_tasks()), "busy": usage.ru_utime + usage.ru_stime})
+            return
         if exchange.method == "GET":
             await exchange.answer_json(dataclasses.asdict(faults))
             return

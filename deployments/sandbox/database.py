@@ -82,7 +82,7 @@ class Database:
         if self._process is not None:
             with contextlib.suppress(Exception):
                 await asyncio.to_thread(self._flush)
-        self._kill()
+        self.kill()
 
     def _flush(self) -> None:
         import pymongo
@@ -90,7 +90,8 @@ class Database:
         with pymongo.MongoClient[JsonObject](self.uri, serverSelectionTimeoutMS=2000) as client:
             client.admin.command("fsync")
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End the process at once; what it has not written out is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -114,7 +115,7 @@ class Database:
         """Bring up a database at a release, with its user, from a process that was started without authentication."""
         await self.wait()
         await asyncio.to_thread(self._fill, version)
-        self._kill()
+        self.kill()
         self.start(auth=True)
         await self.wait()
 

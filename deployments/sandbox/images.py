@@ -22,8 +22,9 @@ RELEASES: dict[str, tuple[str, ...]] = {
     "2025.11.1": ("apimanager", "worker", "cache", "apiportal", "integration"),
 }
 PAUSE = "docker.io/realcluster/pause:1"
-_REFERENCE = re.compile(
-    r"^(?:(?P<host>[a-zA-Z0-9.-]+(?::\d+)?)/)??(?P<path>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
+_HOST = re.compile(r"^(localhost|[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+|[a-zA-Z0-9.-]+:\d+)$")
+_PATH = re.compile(
+    r"^(?P<path>[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?$"
 )
 
@@ -42,15 +43,15 @@ class PullError(Exception):
 
 def normalise(image: str) -> str | None:
     """The full name (`docker.io/apinizercloud/worker:2025.04.3`) of an image as written; None when it is no name."""
-    found = _REFERENCE.match(image)
+    host, _, rest = image.partition("/")
+    if not rest or not _HOST.match(host):
+        host, rest = "docker.io", image
+    found = _PATH.match(rest)
     if not found:
         return None
-    host, path = found["host"] or "", found["path"]
-    if not host or not ("." in host or ":" in host or host == "localhost"):
-        path = f"{host}/{path}" if host else path
-        host = "docker.io"
-        if "/" not in path:
-            path = f"library/{path}"
+    path = found["path"]
+    if host == "docker.io" and "/" not in path:
+        path = f"library/{path}"
     name = f"{host}/{path}"
     if found["digest"]:
         return f"{name}@{found['digest']}"

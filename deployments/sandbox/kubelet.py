@@ -183,9 +183,7 @@ class Pod:
         """The object is gone: nothing of it goes on running."""
         current = asyncio.current_task() if _in_task() else None
         for one in [*self.init, *self.containers]:
-            one.stop()
-            if one.log:
-                one.log.end()
+            one.abandon()
         for task in self._tasks:
             if task is not current:
                 task.cancel()

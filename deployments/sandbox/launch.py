@@ -6,6 +6,7 @@ with Sandbox() as sandbox:
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import secrets
@@ -119,11 +120,15 @@ class Sandbox:
         """End its processes and remove what it wrote, unless a directory was given."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+            try:
+                process.wait(10)  # Its stdin is closed: it ends the database, then itself.
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         if self._directory is not None and self._given is None:
             for _ in range(3):  # The database, ending in the same moment, may still write a file.
                 shutil.rmtree(self._directory, ignore_errors=True)

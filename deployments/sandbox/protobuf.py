@@ -46,7 +46,11 @@ _MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
     "TokenRequest": {1: ("metadata", "ObjectMeta")},
     "ConfigMap": {1: ("metadata", "ObjectMeta"), 2: ("data", "map"), 3: ("binaryData", "bytes-map")},
     "Secret": {1: ("metadata", "ObjectMeta"), 2: ("data", "bytes-map"), 3: ("type", "text"), 4: ("stringData", "map")},
-    "DeleteOptions": {1: ("gracePeriodSeconds", "int"), 3: ("orphanDependents", "bool"), 4: ("propagationPolicy", "text")},
+    "DeleteOptions": {
+        1: ("gracePeriodSeconds", "int"),
+        3: ("orphanDependents", "bool"),
+        4: ("propagationPolicy", "text"),
+    },
 }
 
 

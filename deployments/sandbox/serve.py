@@ -144,10 +144,11 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _end_with_parent() -> None:
-    """Read stdin until it closes: the parent is gone, however it went."""
+def _end_with_parent(database: Database) -> None:
+    """Read stdin until it closes: the parent is gone, or wants this to end."""
     while sys.stdin.read(1):
         pass
+    database.kill()
     os._exit(0)
 
 
@@ -161,7 +162,7 @@ def main() -> None:
         return
     database = Database(Path(orders["directory"]), free_port(), secrets.token_hex(12))
     database.start(auth=False)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(database,), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(Server(orders, database).run())
 
