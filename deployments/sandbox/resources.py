@@ -49,8 +49,7 @@ REPLICASETS = Resource("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",),
 STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), ("status",), True)
 DAEMONSETS = Resource("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), ("status",), True)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
-BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), ("status",), True)
-BUDGETS_OLD = Resource(
+BUDGETS = Resource(
     "policy", "v1beta1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), ("status",), True
 )
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
@@ -82,16 +81,14 @@ RESOURCES: tuple[Resource, ...] = (
     DAEMONSETS,
     LEASES,
     BUDGETS,
-    BUDGETS_OLD,
     ROLES,
     ROLEBINDINGS,
     CLUSTERROLES,
     CLUSTERROLEBINDINGS,
     *REVIEWS,
     Resource("batch", "v1", "jobs", "Job", True, (), ("status",)),
-    Resource("batch", "v1", "cronjobs", "CronJob", True, ("cj",), ("status",)),
+    Resource("batch", "v1beta1", "cronjobs", "CronJob", True, ("cj",), ("status",)),
     Resource("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), ("status",)),
-    Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), ("status",)),
     Resource("networking.k8s.io", "v1", "ingresses", "Ingress", True, ("ing",), ("status",)),
     Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", True, ("netpol",)),
     Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), ("status",)),
