@@ -74,8 +74,11 @@ class Display:
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-        for _ in range(5):
-            table.add_column(overflow="ellipsis", no_wrap=True)
+        table.add_column(width=1)
+        table.add_column(no_wrap=True, min_width=max(map(len, self._rows)))
+        table.add_column(no_wrap=True, min_width=max(map(len, self._kinds.values()), default=0))
+        table.add_column(max_width=BAR)
+        table.add_column(overflow="ellipsis", no_wrap=True)
         for name, event in self._rows.items():
             bar: RenderableType = ""
             if event.share is not None and event.state is State.RUNNING:

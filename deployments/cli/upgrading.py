@@ -10,6 +10,7 @@ from blocks.installation import provide
 from blocks.settings import InstallationSettings
 from deployments.cli.live import Display
 from deployments.cli.options import Format
+from deployments.cli.quiet import quiet_prefect
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
 from deployments.embedded import EmbeddedServer, quick_imports, without_heartbeats
 from tasks.cluster.planning import Connections, read_plan
@@ -44,6 +45,7 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
         with Display(screen, plan) as display, listening(display.hear):
             with quick_imports():
                 import flows.upgrade  # noqa: F401 - loaded here, run below
+            quiet_prefect()
             with without_heartbeats():
                 report = _run(settings, request)
         _print(report, output)

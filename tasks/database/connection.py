@@ -202,7 +202,7 @@ def _refused(problem: OperationFailure, hosts: str, *, with_credentials: bool) -
 def _away(hosts: str, cause: str) -> TemporaryError:
     return TemporaryError(
         f"The database at {hosts} cannot be used now.",
-        observed=f"Seen: {cause}.",
+        observed=f"{cause[:1].upper()}{cause[1:]}.",
         next="Check that it runs, that it has a primary, and that it can be reached from here; then try again.",
     )
 

@@ -21,6 +21,7 @@ from tasks.record.task_rules import LOOKS
 from tasks.record.telling import tell
 
 MEGABYTE = 1_000_000
+LOGIN_SECONDS = 6.0  # for each try: a person waits
 
 
 class DatabaseLook(Facts):
@@ -49,12 +50,12 @@ class BackupResult(Facts):
         return f"{self.archive} on {self.host}"
 
 
-@task(name="database reachable", task_run_name="database reachable", **LOOKS)
+@task(name="database reachable", task_run_name="database", **{**LOOKS, "retries": 2})
 def reach_database(installation: str, manager: DeploymentKey, inventory: Inventory) -> DatabaseLook:
     """Log in, see that this is the primary and that the database is there."""
     tell("database", State.RUNNING, "logging in")
     address = _address(installation, manager)
-    with open_database(address.uri.get_secret_value()) as client:
+    with open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
         seen = facts(client, address.name)
         if not seen.exists:
             raise NotFoundError(

@@ -7,11 +7,17 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from tasks.domain.errors import TemporaryError
+from tasks.record.feed import Event, publish
+from tasks.record.feed import State as Told
 
 
 def is_temporary(task: Any, task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect calls it by position
     """Only what may pass is tried again.  A plain function: Prefect takes a partial or a callable object for "never"."""
-    return isinstance(state.data, TemporaryError) or isinstance(state.result(raise_on_failure=False), TemporaryError)
+    error = state.data if isinstance(state.data, Exception) else state.result(raise_on_failure=False)
+    if not isinstance(error, TemporaryError):
+        return False
+    publish(Event(task_run.name, Told.LOG, f"{error.happened} Trying again."))
+    return True
 
 
 # A look at the world is never answered from a cache, and a temporary error is met with patience and jitter.
