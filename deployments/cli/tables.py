@@ -13,7 +13,7 @@ from tasks.domain.plan import Plan
 from tasks.domain.step import RolloutStep
 
 STYLE = {Severity.BLOCKING: "bold red", Severity.WARNING: "yellow", Severity.INFO: "dim"}
-PIPE_WIDTH = 200
+PIPE_WIDTH = 10_000
 
 
 def console(*, stderr: bool = False) -> Console:
