@@ -16,6 +16,7 @@ from tasks.domain.step import RolloutStep
 
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 TRIES = 6
+UNKNOWN = "Whether the Deployment's images were changed is not known; run again: it looks before it acts."
 PATIENCE = 60.0  # an API server that restarts is back by then
 
 
@@ -126,6 +127,8 @@ def set_images(api: KubernetesApi, step: RolloutStep, cause: str = "") -> Change
             found = patient.get(path)
         except NotFoundError as error:
             raise _drifted(step, "it is gone", "See who deleted it.", "") from error
+        except ServerAwayError as error:
+            raise error if last is None else error.with_safe(UNKNOWN) from None
         first = first or found
         decision = decide(found, step, cause)
         match decision:
@@ -140,7 +143,7 @@ def set_images(api: KubernetesApi, step: RolloutStep, cause: str = "") -> Change
                     last = error  # read again, decide again; a lost answer is found done as AlreadyThere
     if last is None:
         raise AssertionError("no try was made")
-    raise last.with_safe("The Deployment's images may or may not be changed; run again: it looks before it acts.")
+    raise last.with_safe(UNKNOWN)
 
 
 def _evidence(step: RolloutStep, before: JsonObject, after: JsonObject) -> ChangeEvidence:

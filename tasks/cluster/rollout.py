@@ -65,20 +65,20 @@ def wait_ready(
 ) -> RolloutEvidence:
     """Block until the step's images run in ready pods.
 
-    `progress` is called at each change of the counts or of a pod's state.  `stop` is asked at least each second.
+    `progress` is called at each change of its text (counts, the state of a pod that is in the way).  `stop` is asked at least each second.
     Raises `RolloutError` as soon as it is hopeless or, at `deadline_seconds`, slow; `DriftError` when somebody
     else changed the Deployment; `StoppedError`; `ForbiddenError` or `UnauthorizedError` of the watches.
     """
     begin = clock()
     with hub.view(step.key.namespace) as view:  # the lists run while the Deployment is read
-        wanted = _wanted(hub.api, step)
+        wanted = _wanted(hub.api.patient(min(PATIENCE, deadline_seconds)), step)
         return _Wait(hub.api, view, step, wanted, begin, deadline_seconds, clock).run(progress, stop)
 
 
 def _wanted(api: KubernetesApi, step: RolloutStep) -> Wanted:
     """What to wait for, from a fresh read: a shared cache may still show the Deployment before the change."""
     try:
-        found = api.patient(PATIENCE).get(deployment_path(step.key))
+        found = api.get(deployment_path(step.key))
         generation = int(found.get("metadata", {}).get("generation") or 0)
     except NotFoundError:
         generation = 0  # the verdict says that it is gone
@@ -160,7 +160,7 @@ class _Wait:
 
     def _tell(self, verdict: Verdict, progress: Callable[[RolloutProgress], None]) -> None:
         text = _text(verdict)
-        state = text + "".join(f"{p.name}{p.state}{p.ready}{p.restarts}" for p in verdict.pods)
+        state = f"{verdict.state} {text}"
         if state == self.told:
             return
         self.told = state

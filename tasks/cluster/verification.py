@@ -26,6 +26,8 @@ VERSION_PATH = "apinizer/management/version"
 HEALTH_PATH = "apinizer/management/health"
 PATIENCE = 30.0
 AT_ONCE = 4
+SUCCESSOR_SECONDS = 5.0
+PASSING = ("gone:", "only ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class Endpoint:
 
 class _UnansweredError(TemporaryError):
     """A pod did not answer (yet)."""
+
+
+class _PodGoneError(UpgradeError):
+    """A pod was deleted while it was asked: the others of its Deployment are looked up again."""
 
 
 def endpoints(pod: JsonObject, component: Component) -> tuple[Endpoint, ...]:
@@ -115,23 +121,43 @@ def verify(
     is another than `uid_wanted`, `ForbiddenError` without the permission `get pods/proxy`.  Temporary failures
     are tried again for `retry` (30 s).  A Deployment scaled to 0 has nothing to prove: ().
     """
-    pods, desired = _pods(api, key, uid_wanted)
-    if len(pods) < desired:
-        raise _unproven(key, wanted, [f"only {len(pods)} of {desired} pods are ready to be asked"])
     patience = retry or Retry(PATIENCE, base=0.3, cap=3.0)
+    for last in (False, False, True):
+        pods, desired = _pods(api, key, uid_wanted)
+        answers = (
+            [_short(len(pods), desired)]
+            if len(pods) < desired
+            else _ask_all(api, key, pods, component, wanted, patience)
+        )
+        failed = [answer for answer in answers if isinstance(answer, str)]
+        if not failed:
+            return tuple(answer for answer in answers if isinstance(answer, PodAnswer))
+        # A pod that is gone, or one too few, is an autoscaler's or a node's doing: its successor is asked.
+        if last or not any(answer.startswith(PASSING) for answer in failed):
+            raise _unproven(key, wanted, failed)
+        patience.sleep(min(SUCCESSOR_SECONDS, patience.patience))
+    raise AssertionError("the last pass returns or raises")
+
+
+def _short(found: int, desired: int) -> str:
+    return f"only {found} of {desired} pods are ready to be asked"
+
+
+def _ask_all(
+    api: KubernetesApi, key: DeploymentKey, pods: list[JsonObject], component: Component, wanted: Version, retry: Retry
+) -> list[PodAnswer | str]:
+    """Each pod's answer, or a sentence about why there is none."""
 
     def ask(pod: JsonObject) -> PodAnswer | str:
         try:
-            return patience.call(lambda: _ask(api, key.namespace, pod, component, wanted))
+            return retry.call(lambda: _ask(api, key.namespace, pod, component, wanted))
+        except _PodGoneError:
+            return f"gone: pod {name(pod)} was deleted while it was asked"
         except _UnansweredError as error:
             return f"pod {name(pod)}: {error.observed}"
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="verify") as pool:
-        answers = list(pool.map(ask, pods))
-    failed = [answer for answer in answers if isinstance(answer, str)]
-    if failed:
-        raise _unproven(key, wanted, failed)
-    return tuple(answer for answer in answers if isinstance(answer, PodAnswer))
+        return list(pool.map(ask, pods))
 
 
 def _pods(api: KubernetesApi, key: DeploymentKey, uid_wanted: str) -> tuple[list[JsonObject], int]:
@@ -181,7 +207,9 @@ def _answers(
         try:
             answer = api.answer(endpoint.path(namespace, pod, VERSION_PATH))
         except (TemporaryError, NotFoundError) as error:
-            # 503 of the proxy: nothing listens on that port (yet); 404: the pod is gone.
+            if 'pods "' in error.observed and isinstance(error, NotFoundError):
+                raise _PodGoneError("A pod is gone.", observed=error.observed) from None
+            # 503 of the proxy: nothing listens on that port (yet).
             why.append(f"{endpoint}: {error.observed}")
             continue
         yield endpoint, answer.status, answer.text

@@ -36,6 +36,8 @@ IDLE_MARGIN = 8.0
 BAD_LINES_BEFORE_LIST = 3
 REFUSALS = 2
 TRIES_BEFORE_LIST = 5
+# A server that keeps bookmarks sends one before it ends a watch; two watches without a line may be a proxy's silence.
+QUIET_BEFORE_LIST = 2
 
 
 class _BadLineError(Exception):
@@ -163,12 +165,15 @@ class Reflector:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        attempt = bad_lines = refusals = 0
+        attempt = bad_lines = refusals = quiet = 0
         while not self._ended.is_set():
             try:
-                useful = self._round()
-                attempt = 0 if useful else attempt + 1
+                lines, seconds = self._round()
+                attempt = 0 if lines or seconds > 1.0 else attempt + 1
                 bad_lines = refusals = 0
+                quiet = 0 if lines else quiet + (seconds > 1.0)
+                if quiet >= QUIET_BEFORE_LIST:
+                    self._version, quiet = "", 0
                 # An empty watch that ends at once, again and again, is a server in trouble: do not spin.
                 wait = 0.0 if attempt <= 1 else backoff(attempt, self._rng)
             except GoneError:
@@ -200,8 +205,8 @@ class Reflector:
             if wait and self._ended.wait(wait):
                 return
 
-    def _round(self) -> bool:
-        """One list where needed, then one watch to its end; True where it brought something or stood a while."""
+    def _round(self) -> tuple[int, float]:
+        """One list where needed, then one watch to its end: how many lines it brought, how many seconds it stood."""
         if not self._version:
             listing = self._api.list(self._path)
             self._cache.replace(self._kind, listing.items)
@@ -221,7 +226,7 @@ class Reflector:
             for text in lines:
                 self._take(text)
                 events += 1
-        return events > 0 or time.monotonic() - begin > 1.0
+        return events, time.monotonic() - begin
 
     @contextmanager
     def _reading(self, lines: Lines) -> Iterator[None]:

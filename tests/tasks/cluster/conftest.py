@@ -149,6 +149,9 @@ class ScriptedApi:
         elif url.path in self.answers:
             status, data = self.answers[url.path](query)
             self.send(http, status, data)
+        elif "/proxy/" in url.path:
+            refused = "error trying to reach service: dial tcp: connect: connection refused"
+            self.send(http, 503, {"kind": "Status", "code": 503, "message": refused})
         elif http.command == "PATCH":
             self.patch(http, kind, name, body, lost=fault == "lost")
         elif name:

@@ -6,6 +6,7 @@ import pytest
 from kubernetes import config
 
 from deployments.sandbox.launch import Sandbox
+from tasks.cluster import verdict
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.image_change import set_images
 from tasks.cluster.pod_log import RolloutLog
@@ -112,7 +113,8 @@ def test_the_wrong_order_crashes_and_is_told_as_such(sandbox) -> None:
     assert "bring the manager to it first" in caught.value.next
 
 
-def test_a_missing_image_names_the_node(sandbox) -> None:
+def test_a_missing_image_names_the_node(sandbox, monkeypatch) -> None:
+    monkeypatch.setattr(verdict, "PULL_GRACE", 3.0)
     sandbox.lose_image("apinizercloud/manager:2025.07.0", "node-a")
     sandbox.lose_image("apinizercloud/manager:2025.07.0", "node-b")
     sandbox.faults(unreachable_registries=["*"])

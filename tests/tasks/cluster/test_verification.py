@@ -179,6 +179,20 @@ def test_no_permission_for_the_proxy(pods, check) -> None:
         check()
 
 
+def test_a_pod_that_is_deleted_while_it_is_asked_has_a_successor(server, controllers, pods, check) -> None:
+    def vanish(_) -> tuple[int, bytes]:
+        if "a" in server.objects["pods"]:
+            server.drop("pods", "a")
+            controllers.pod("c", "new", ready=True)
+            pods.answer("c", 200, {"version": "2025.07.0"})
+            well = "/api/v1/namespaces/prod/pods/c:8091/proxy/apinizer/management/health"
+            server.answers[well] = lambda _: (200, b'{"status": "UP"}')
+        return 404, b'{"kind": "Status", "code": 404, "message": "pods \\"a\\" not found"}'
+
+    server.answers["/api/v1/namespaces/prod/pods/a:8091/proxy/apinizer/management/version"] = vanish
+    assert sorted(answer.pod for answer in check()) == ["b", "c"]
+
+
 def test_too_few_pods_to_ask(server, pods, check) -> None:
     server.drop("pods", "a")
     with pytest.raises(UnprovenError, match="only 1 of 2 pods"):
