@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.sandbox import defaults, failures, patching
+from deployments.sandbox import defaults, failures, patching, validation
 from deployments.sandbox.replication import Replicator
 from deployments.sandbox.resources import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, PODS, REPLICASETS, SECRETS, Resource
 from deployments.sandbox.store import Store, editable, now, random_suffix
@@ -42,7 +42,7 @@ class Writer:
         if "status" in resource.subresources:
             obj.pop("status", None)
         defaults.apply_defaults(resource, obj)
-        defaults.validate(resource, obj)
+        validation.validate(resource, obj)
         if dry:
             meta |= {"uid": "00000000-0000-0000-0000-000000000000", "creationTimestamp": now()}
             return obj
@@ -66,7 +66,7 @@ class Writer:
             raise error
 
     def _check_identity(self, resource: Resource, namespace: str, body: JsonObject, name: str = "") -> None:
-        defaults.check_shape(resource, body)
+        validation.check_shape(resource, body)
         version, kind = body.get("apiVersion"), body.get("kind")
         if version and version != resource.api_version:
             raise failures.bad_request(
@@ -155,7 +155,7 @@ class Writer:
             new["status"] = editable(old["status"])
         defaults.apply_defaults(resource, new)
         self._check_immutable(resource, old, new)
-        defaults.validate(resource, new, old)
+        validation.validate(resource, new, old)
         if not sub:
             self._count_generation(resource, old, new)
         return new if dry else self._store.replace(resource, new)
@@ -201,7 +201,7 @@ class Writer:
             )
         if replicas < 0:
             raise failures.invalid(
-                resource, name, [defaults.wrong("spec.replicas", replicas, "must be greater than or equal to 0")]
+                resource, name, [validation.wrong("spec.replicas", replicas, "must be greater than or equal to 0")]
             )
         new = editable(old)
         new["spec"]["replicas"] = replicas

@@ -6,13 +6,14 @@ import pytest
 import yaml
 
 from deployments.sandbox import patching, rollout
-from deployments.sandbox.defaults import apply_defaults, validate
+from deployments.sandbox.defaults import apply_defaults
 from deployments.sandbox.failures import ApiError
 from deployments.sandbox.images import digest_of, normalise, program_of
 from deployments.sandbox.protobuf import decode
 from deployments.sandbox.resources import DEPLOYMENTS, PODS
 from deployments.sandbox.scheduling import quantity, why_not
 from deployments.sandbox.selectors import parse_fields, parse_labels
+from deployments.sandbox.validation import validate
 
 JsonObject = dict[str, Any]
 
