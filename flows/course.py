@@ -11,7 +11,7 @@ from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
 from tasks.database.steps import BackupResult, DatabaseLook
 from tasks.domain.component import Component
-from tasks.domain.errors import UpgradeError
+from tasks.domain.errors import DriftError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Inventory
 from tasks.domain.plan import Plan
 from tasks.domain.report import Report, make_report, safe_now
@@ -42,6 +42,7 @@ class Course:
     manager_timeout: int
     timeout: int
     database: PrefectFuture[DatabaseLook] | None = None
+    archive: PrefectFuture[str] | None = None
     backup: PrefectFuture[BackupResult] | None = None
     rolled: list[Rolled] = field(default_factory=list)
 
@@ -57,14 +58,23 @@ class Course:
 
     def finish(self) -> Report:
         """Wait for every step; the report, or the first failure told with what is safe now."""
-        steps = [self.database, self.backup, *(f for r in self.rolled for f in (r.changed, r.ready, r.verified))]
+        steps = [
+            self.database,
+            self.archive,
+            self.backup,
+            *(f for r in self.rolled for f in (r.changed, r.ready, r.verified)),
+        ]
         futures = [f for f in steps if f is not None]
         for future in futures:
             future.wait()
-        failure = next((f.state for f in futures if f.state.is_failed() or f.state.is_crashed()), None)
-        if failure is not None:
-            raise self._failed(failure)
-        return write_report(self._report(connected(self.installation).inventory()))
+        unfinished = [f.state for f in futures if not f.state.is_completed()]
+        if unfinished:
+            # What waited for a step that failed never ran; the failure itself is the news.
+            raise self._failed(next((s for s in unfinished if s.is_failed() or s.is_crashed()), unfinished[0]))
+        report = write_report(self._report(connected(self.installation).inventory()))
+        if not report.complete:
+            raise _incomplete(report)
+        return report
 
     def _report(self, after: Inventory) -> Report:
         answered = {str(r.step.key): r.verified.result() for r in self.rolled if r.verified.state.is_completed()}
@@ -93,6 +103,16 @@ class Course:
         patched = [r.step.key for r in self.rolled if r.changed.state.is_completed()]
         proved = [r.step.key for r in self.rolled if r.verified.state.is_completed()]
         return error.with_safe(safe_now(self.plan, patched, proved, self._backup()))
+
+
+def _incomplete(report: Report) -> UpgradeError:
+    """Every step succeeded, and the last look shows something else: somebody changed it in between."""
+    return DriftError(
+        f"Not every component is at {report.to} any more.",
+        observed="\n".join(f"{r.deployment}: {r.after}" for r in report.rows if not r.reached),
+        safe="What is listed above is how the installation was found at the end; it was left so.",
+        next="See who changes it (a deployment tool that keeps the old images?), then run the upgrade again.",
+    )
 
 
 def course_of(installation: str, plan: Plan, before: Inventory, manager_timeout: int, timeout: int) -> Course:

@@ -87,8 +87,8 @@ def _run(course: Course, backup_dir: str, inventory: Any, planned: Any) -> None:
     first: list[Rolled] = []
     gate: list[Any] = [course.database]
     if plan.manager:
-        archive = back_up.submit(name, manager, backup_dir, str(plan.current), wait_for=gate, return_state=False)
-        course.backup = prove_backup.submit(archive, return_state=False)
+        course.archive = back_up.submit(name, manager, backup_dir, str(plan.current), wait_for=gate, return_state=False)
+        course.backup = prove_backup.submit(course.archive, return_state=False)
         first = [course.roll(plan.manager, after=[course.backup])]
         gate = [first[0].verified]
     previous: list[Rolled] = []

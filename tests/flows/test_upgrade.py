@@ -1,0 +1,101 @@
+"""An upgrade that nothing hinders: what the world is afterwards, and in what order it came to be so."""
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+from tests.flows.conftest import Run
+from tests.flows.world import ALL, MANAGER, NEW, OLD, Watching, World, archives, leftovers
+
+
+def test_everything_reaches_the_target_in_the_order_of_the_procedure(run: Run, world: World, backups: Path) -> None:
+    with Watching(world) as watching:
+        report = run(NEW)
+    assert world.at(NEW) == ALL
+    assert world.settled()
+    assert set(world.answered().values()) == {next(iter(world.answered().values()))}
+    assert all(NEW in answer for answer in world.answered().values())
+    assert report["complete"]
+    assert {row["deployment"] for row in report["rows"] if row["reached"]} == ALL
+    manager_ready = watching.first_ready(MANAGER, NEW)
+    touched = {key: watching.first_touched(key, NEW) for key in ALL}
+    assert touched[MANAGER] == min(touched.values())
+    assert all(touched[key] > manager_ready for key in ALL - {MANAGER})
+    test_done = max(watching.first_ready(key, NEW) for key in ("test/worker", "test/cache"))
+    prod_done = max(watching.first_ready(key, NEW) for key in ("prod/worker-prod", "prod/cache-prod"))
+    assert min(touched["prod/worker-prod"], touched["prod/cache-prod"]) > test_done
+    assert min(touched["portal/apinizer-portal"], touched["integration/apinizer-integration"]) > prod_done
+    (archive,) = archives(backups)
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert f"--{OLD}--" in archive.name
+    assert report["backup"].startswith(f"{archive} on {os.uname().nodename}")
+    assert leftovers(backups) == []
+    causes = {k: d["metadata"]["annotations"]["kubernetes.io/change-cause"] for k, d in world.deployments().items()}
+    assert causes == dict.fromkeys(ALL, f"apinizer-upgrade: {OLD} to {NEW}")
+
+
+def test_the_second_time_there_is_nothing_to_do(run: Run, world: World, backups: Path) -> None:
+    run(NEW, order="all components together")
+    before, kept = world.written(), archives(backups)
+    report = run(NEW)
+    assert report["complete"]
+    assert world.written() == before
+    assert archives(backups) == kept
+
+
+def test_together_all_others_go_at_once_but_after_the_manager(run: Run, world: World) -> None:
+    with Watching(world) as watching:
+        run(NEW, order="all components together")
+    manager_ready = watching.first_ready(MANAGER, NEW)
+    others = ALL - {MANAGER}
+    touched = [watching.first_touched(key, NEW) for key in others]
+    assert min(touched) > manager_ready
+    # At once: each is touched before the first of them is Ready... bar those whose turn the machine gave late.
+    assert min(touched) < max(touched) < max(watching.first_ready(key, NEW) for key in others)
+    assert world.at(NEW) == ALL
+
+
+def test_one_at_a_time_no_two_are_under_way(run: Run, world: World) -> None:
+    with Watching(world) as watching:
+        run(NEW, order="all components together", parallel=1)
+    spans = sorted((watching.first_touched(key, NEW), watching.first_ready(key, NEW)) for key in ALL)
+    assert all(ready < following for (_, ready), (following, _) in itertools.pairwise(spans))
+
+
+def test_the_operators_order_of_environments_is_kept(run: Run, world: World) -> None:
+    with Watching(world) as watching:
+        run(NEW, environments=["prod", "test"])
+    prod_done = max(watching.first_ready(key, NEW) for key in ("prod/worker-prod", "prod/cache-prod"))
+    assert min(watching.first_touched(key, NEW) for key in ("test/worker", "test/cache")) > prod_done
+
+
+def test_across_both_renames(run: Run, world: World) -> None:
+    run("2025.11.1", order="all components together")
+    images = world.images()
+    assert images[MANAGER] == "apinizercloud/apimanager:2025.11.1"
+    assert images["portal/apinizer-portal"] == "apinizercloud/apiportal:2025.11.1"
+    assert world.at("2025.11.1") == ALL
+
+
+def test_a_half_done_upgrade_is_finished_without_another_backup(run: Run, world: World, backups: Path) -> None:
+    # The manager is there already: as after a run that died, or after somebody's hand.
+    world.set_image(MANAGER, f"apinizercloud/manager:{NEW}")
+    report = run(NEW)
+    assert report["complete"]
+    assert world.at(NEW) == ALL
+    assert world.settled()
+
+
+def test_what_is_not_of_the_components_stays_as_it_is(run: Run, world: World) -> None:
+    pod = {"containers": [{"name": "log-shipper", "image": "realcluster/pause:1"}]}
+    world.change(
+        world.path("test/worker"), {"spec": {"template": {"spec": pod}}}, "application/strategic-merge-patch+json"
+    )
+    run(NEW)
+    containers = world.get(world.path("test/worker"))["spec"]["template"]["spec"]["containers"]
+    assert {c["name"]: c["image"] for c in containers} == {
+        "apinizer-worker": f"apinizercloud/worker:{NEW}",
+        "log-shipper": "realcluster/pause:1",
+    }
+    assert "FATAL" not in json.dumps(world.answered())
