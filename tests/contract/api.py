@@ -168,7 +168,7 @@ class Api:
         return answer.body
 
 
-def eventually(look: Callable[[], T | None], what: str, within: float = 60, every: float = 0.1) -> T:
+def eventually(look: Callable[[], T | None], what: str, within: float = 90, every: float = 0.1) -> T:
     """The first true answer of ``look``; fails with ``what`` after ``within`` seconds."""
     end = time.monotonic() + within
     while True:

@@ -39,7 +39,8 @@ def test_a_log_is_followed_while_it_is_written(installed: Namespace, release: Re
         assert next(lines).endswith("starting")
         assert next(lines).endswith("ready")
         installed.api.delete(installed.path("deployments", "app"))
-        assert list(lines) == [], "it ends with its container"
+        # It ends with its container; a kubelet that finds the container removed already says so in a last line.
+        assert all(line.startswith("rpc error: ") for line in lines)
 
 
 def test_the_log_of_a_crash_ends_by_itself(installed: Namespace, release: Release) -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .api import JSON_PATCH, MERGE, STRATEGIC, JsonObject
+from .api import JSON_PATCH, MERGE, STRATEGIC, JsonObject, eventually
 from .world import Namespace, configmap, container, deployment
 
 
@@ -234,7 +234,14 @@ def test_the_scale_subresource(app: Namespace) -> None:
     assert seen["status"]["selector"] == "app=app"
     assert app.api.patch(where, {"spec": {"replicas": 2}}, MERGE)["spec"]["replicas"] == 2
     assert app.get("deployments", "app")["spec"]["replicas"] == 2
-    seen = app.api.get(where)
-    seen["spec"]["replicas"] = 1
-    assert app.api.replace(where, seen)["spec"]["replicas"] == 1
+
+    def replaced() -> bool:
+        seen = app.api.get(where)
+        seen["spec"]["replicas"] = 1
+        answer = app.api.send("PUT", where, seen)
+        if answer.status == 409:  # The controller has just written the status: it is one object.
+            return False
+        return bool(answer.body["spec"]["replicas"] == 1)
+
+    eventually(replaced, "scaled by an update", within=10)
     assert app.get("deployments", "app")["spec"]["replicas"] == 1

@@ -112,7 +112,10 @@ class Namespace:
         self.create("deployments", obj)
 
         def noted(seen: JsonObject) -> bool:
-            return seen.get("status", {}).get("observedGeneration") == 1 and condition(seen, "Available") != {}
+            return (
+                condition(seen, "Available") != {}
+                and condition(seen, "Progressing").get("reason") == "NewReplicaSetAvailable"
+            )
 
         return self.deployment_until(obj["metadata"]["name"], noted, "observed")
 
