@@ -55,7 +55,7 @@ def test_what_a_deployment_is(case: dict[str, Any]) -> None:
         ({"updatedReplicas": None}, False),
     ],
 )
-def test_what_is_rolled_out_whole(status: dict[str, Any], settled: bool) -> None:
+def test_what_is_rolled_out_whole(status: dict[str, Any], *, settled: bool) -> None:
     deployment = deployment_object({"at": "prod/gw", "runs": "apinizercloud/worker:2025.04.3", "pods": 2})
     deployment["status"] = {k: v for k, v in {**deployment["status"], **status}.items() if v is not None}
     facts = deployment_facts(deployment, "")

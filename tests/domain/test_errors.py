@@ -48,5 +48,10 @@ def test_a_caller_that_knows_better_says_what_is_safe() -> None:
     error = UnprovenError("No proof.", observed="o", next="n")
     told = error.with_safe("The manager is at 2025.07.0.")
     assert type(told) is UnprovenError
-    assert (told.happened, told.observed, told.safe, told.next) == ("No proof.", "o", "The manager is at 2025.07.0.", "n")
+    assert (told.happened, told.observed, told.safe, told.next) == (
+        "No proof.",
+        "o",
+        "The manager is at 2025.07.0.",
+        "n",
+    )
     assert error.safe == "Nothing was changed."
