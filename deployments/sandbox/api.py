@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ from deployments.sandbox import access, deletion, failures, resources, tables
 from deployments.sandbox.access import Action, User
 from deployments.sandbox.cluster import Cluster
 from deployments.sandbox.control import Control
-from deployments.sandbox.exchange import Exchange, Receive, Scope, Send, dump
+from deployments.sandbox.exchange import Exchange, Receive, Scope, Send, dump, number_of
 from deployments.sandbox.listing import selector_of
 from deployments.sandbox.reach import Reach
 from deployments.sandbox.resources import Resource
@@ -50,6 +52,13 @@ class Api:
         except failures.ApiError as error:
             if not exchange.started:
                 await exchange.answer_error(error)
+        except (
+            Exception
+        ) as error:  # A mistake of this server's, told as the real one tells its own; the log has the rest.
+            if exchange.started:
+                raise
+            traceback.print_exc(file=sys.stderr)
+            await exchange.answer_error(failures.internal_error(f"{type(error).__name__}: {error}"))
 
     async def _handle(self, exchange: Exchange) -> None:
         path, faults = exchange.path, self._cluster.faults
@@ -229,7 +238,7 @@ class Api:
         keep = selector_of(
             query if not target.name else {**query, "fieldSelector": f"metadata.name={target.name}"}, resource
         )
-        seconds = float(query["timeoutSeconds"]) if query.get("timeoutSeconds") else None
+        seconds = number_of(query, "timeoutSeconds")
         request = WatchRequest(
             resource,
             target.namespace,

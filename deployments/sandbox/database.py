@@ -57,13 +57,7 @@ class Database:
 
     def start(self, *, auth: bool) -> None:
         """Start the process; it is reachable about a second later (`wait`)."""
-        command = [
-            str(Path(sys.executable).with_name("secantusd-py")),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self._port),
-        ]
+        command = [sys.executable, "-m", "secantus", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--storage-path", str(self._directory / "mongo"), "--log-level", "WARNING", "--cache-size", "128M"]
         if auth:
             command.append("--auth")

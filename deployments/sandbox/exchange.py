@@ -111,5 +111,16 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": listed})
 
 
+def number_of(query: dict[str, str], name: str) -> int | None:
+    """A whole number of a query, None when it is not given; raises ApiError 400 for other text."""
+    text = query.get(name, "")
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise failures.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from error
+
+
 def dump(obj: Any) -> bytes:
     return json.dumps(obj, separators=(",", ":"), ensure_ascii=False).encode()

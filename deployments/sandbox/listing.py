@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import Any
 
 from deployments.sandbox import failures
+from deployments.sandbox.exchange import number_of
 from deployments.sandbox.resources import Resource
 from deployments.sandbox.selectors import Predicate, everything, parse_fields, parse_labels
 from deployments.sandbox.store import Store
@@ -43,7 +44,7 @@ class Lister:
 
     def answer(self, resource: Resource, namespace: str, query: dict[str, str]) -> JsonObject:
         """The answer to a list request. Raises ApiError 400, 410 (a continue token too old), 504 (a version to come)."""
-        limit = int(query.get("limit") or 0)
+        limit = number_of(query, "limit") or 0
         if token := query.get("continue"):
             version, rest, number = self._resume(token)
         else:

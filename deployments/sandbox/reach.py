@@ -9,7 +9,7 @@ from typing import Any
 from deployments.sandbox import failures
 from deployments.sandbox.cluster import Cluster
 from deployments.sandbox.component import Log
-from deployments.sandbox.exchange import Exchange
+from deployments.sandbox.exchange import Exchange, number_of
 from deployments.sandbox.kubelet import Pod
 from deployments.sandbox.replication import is_ready
 from deployments.sandbox.resources import PODS, SERVICES, Resource
@@ -46,9 +46,7 @@ class Reach:
             await exchange.stream(_follow(log, lines, stamped=stamped), "text/plain")
         else:
             whole = b"".join(_line(at, text, stamped=stamped) for at, text in lines)
-            await exchange.answer(
-                whole[: int(query["limitBytes"])] if "limitBytes" in query else whole, kind="text/plain"
-            )
+            await exchange.answer(whole[: number_of(query, "limitBytes")], kind="text/plain")
 
     def _container_name(self, obj: JsonObject, asked: str) -> str:
         name = obj["metadata"]["name"]
@@ -153,13 +151,14 @@ def _named_port(pod: JsonObject, name: str) -> int:
 
 def _selected(log: Log, query: dict[str, str]) -> list[tuple[str, str]]:
     lines = list(log.lines)
-    if seconds := query.get("sinceSeconds"):
-        since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%S")
+    if seconds := number_of(query, "sinceSeconds"):
+        since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
         lines = [line for line in lines if line[0] >= since]
     if since := query.get("sinceTime", ""):
         lines = [line for line in lines if line[0] >= since.rstrip("Z")]
-    if tail := query.get("tailLines"):
-        lines = lines[-int(tail) :] if int(tail) else []
+    tail = number_of(query, "tailLines")
+    if tail is not None:
+        lines = lines[-tail:] if tail else []
     return lines
 
 

@@ -48,34 +48,34 @@ def _go(value: object) -> str:
 def check_shape(resource: Resource, obj: Any) -> None:
     """Refuse with 400 what does not decode into the type: wrong JSON types in the fields that clients set."""
     if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
-        raise _undecodable(resource, "json: cannot unmarshal into Go value")
+        raise undecodable(resource, "json: cannot unmarshal into Go value")
     meta = obj.get("metadata", {})
     for name in ("labels", "annotations"):
         for value in (meta.get(name) or {}).values():
             if not isinstance(value, str):
-                raise _undecodable(
+                raise undecodable(
                     resource,
                     f"json: cannot unmarshal {_json_type(value)} into Go struct field ObjectMeta.metadata.{name} of type string",
                 )
     spec = obj.get("spec")
     if spec is not None and not isinstance(spec, dict):
-        raise _undecodable(
+        raise undecodable(
             resource, f"json: cannot unmarshal {_json_type(spec)} into Go struct field {resource.kind}.spec"
         )
     if resource.plural in ("deployments", "replicasets") and isinstance(spec, dict):
         for name in ("replicas", "progressDeadlineSeconds", "minReadySeconds", "revisionHistoryLimit"):
             value = spec.get(name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise _undecodable(
+                raise undecodable(
                     resource,
                     f"json: cannot unmarshal {_json_type(value)} into Go struct field {resource.kind}Spec.spec.{name} of type int32",
                 )
         if not isinstance(spec.get("template", {}), dict):
-            raise _undecodable(resource, "json: cannot unmarshal into Go struct field PodTemplateSpec")
+            raise undecodable(resource, "json: cannot unmarshal into Go struct field PodTemplateSpec")
     for container in _containers(resource, obj):
         image = container.get("image") if isinstance(container, dict) else 0
         if image is not None and not isinstance(image, str):
-            raise _undecodable(
+            raise undecodable(
                 resource,
                 f"json: cannot unmarshal {_json_type(image)} into Go struct field Container.spec.template.spec.containers.image of type string",
             )
@@ -100,7 +100,7 @@ def _json_type(value: object) -> str:
     return "null"
 
 
-def _undecodable(resource: Resource, why: str) -> failures.ApiError:
+def undecodable(resource: Resource, why: str) -> failures.ApiError:
     return failures.bad_request(
         f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {why}'
     )

@@ -41,8 +41,7 @@ class Writer:
             self._check_namespace(resource, namespace, meta.get("name", ""))
         if "status" in resource.subresources:
             obj.pop("status", None)
-        defaults.apply_defaults(resource, obj)
-        validation.validate(resource, obj)
+        _complete(resource, obj, None)
         if dry:
             meta |= {"uid": "00000000-0000-0000-0000-000000000000", "creationTimestamp": now()}
             return obj
@@ -153,9 +152,8 @@ class Writer:
             new["status"] = status if status is not None else {}
         elif "status" in resource.subresources and "status" in old:
             new["status"] = editable(old["status"])
-        defaults.apply_defaults(resource, new)
+        _complete(resource, new, old)
         self._check_immutable(resource, old, new)
-        validation.validate(resource, new, old)
         if not sub:
             self._count_generation(resource, old, new)
         return new if dry else self._store.replace(resource, new)
@@ -208,6 +206,15 @@ class Writer:
         if version := (scale.get("metadata") or {}).get("resourceVersion"):
             new["metadata"]["resourceVersion"] = version
         return scale_of(resource, self._store_successor(resource, old, new, "", dry=dry))
+
+
+def _complete(resource: Resource, obj: JsonObject, old: JsonObject | None) -> None:
+    """Default and validate, in place. An object whose parts are not of the kind's types trips over them: 400, as undecodable."""
+    try:
+        defaults.apply_defaults(resource, obj)
+        validation.validate(resource, obj, old)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise validation.undecodable(resource, str(error)) from error
 
 
 def scale_of(resource: Resource, obj: JsonObject) -> JsonObject:

@@ -98,3 +98,10 @@ def test_leases_hold_one_owner(api: Any) -> None:
         leases.replace_namespaced_lease("upgrade", "apinizer", second)
     assert caught.value.status == 409
     assert leases.read_namespaced_lease("upgrade", "apinizer").spec.holder_identity == "two"
+
+
+def test_a_secret_is_replaced_without_its_type(api: Any) -> None:
+    core = client.CoreV1Api(api)
+    core.create_namespaced_secret("default", {"metadata": {"name": "kept"}, "stringData": {"a": "1"}})
+    core.replace_namespaced_secret("kept", "default", {"metadata": {"name": "kept"}, "data": {"a": "Mg=="}})
+    assert core.read_namespaced_secret("kept", "default").data == {"a": "Mg=="}
