@@ -236,7 +236,7 @@ class ScriptedApi:
             http.wfile.flush()
 
         chunks = {
-            "gone": b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}\n',
+            "gone": b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}\n',
             "error-event": b'{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcdserver: leader changed"}}\n',
             "malformed": b'{"type":"ADDED","object":\n',
             "cut": b'{"type":"ADDED","object":{"metadata":{"name":"half","uid":"u"',

@@ -106,7 +106,8 @@ def test_no_permission_is_told_to_who_waits(server, hub, eventually) -> None:
         eventually(view.synced)
 
 
-def test_a_watch_is_shared_and_ends_with_its_last_user(server, hub, eventually) -> None:
+def test_a_watch_is_shared_and_ends_with_its_last_user(server, api, eventually) -> None:
+    hub = WatchHub(api, server_seconds=300)  # far longer than the test waits
     with hub.view("prod", PODS) as one, hub.view("prod", PODS) as two:
         eventually(one.synced)
         eventually(two.synced)
