@@ -1,5 +1,6 @@
 """The course of one upgrade: the futures of its steps, and what they say when it is over."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
+from tasks.cluster.rollout import StoppedError
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
 from tasks.database.steps import BackupResult, DatabaseLook
@@ -19,6 +21,9 @@ from tasks.domain.step import RolloutStep
 from tasks.record.feed import State as Told
 from tasks.record.steps import write_report
 from tasks.record.telling import tell
+
+STOP_SECONDS = 10.0
+"""What runs looks at least each second whether it is to stop; a request that hangs is not waited for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +63,7 @@ class Course:
 
     def finish(self) -> Report:
         """Wait for every step; the report, or the first failure told with what is safe now."""
-        steps = [
-            self.database,
-            self.archive,
-            self.backup,
-            *(f for r in self.rolled for f in (r.changed, r.ready, r.verified)),
-        ]
-        futures = [f for f in steps if f is not None]
+        futures = self._futures()
         for future in futures:
             future.wait()
         unfinished = [f.state for f in futures if not f.state.is_completed()]
@@ -75,6 +74,25 @@ class Course:
         if not report.complete:
             raise _incomplete(report)
         return report
+
+    def interrupted(self) -> UpgradeError:
+        """Wait until what runs has come to a safe boundary; the error that says what is safe now.
+
+        Whoever interrupts must have asked for the stop (`stopping`) before.
+        """
+        end = time.monotonic() + STOP_SECONDS
+        for future in self._futures():
+            future.wait(timeout=max(0.0, end - time.monotonic()))
+        return StoppedError(
+            "The upgrade was interrupted.",
+            observed=f"{sum(f.state.is_completed() for f in self._futures())} of its steps were done.",
+            safe=self._safe(),
+            next="Run it again: every step looks before it acts, and what is done already is left alone.",
+        )
+
+    def _futures(self) -> list[PrefectFuture[Any]]:
+        rolled = (f for r in self.rolled for f in (r.changed, r.ready, r.verified))
+        return [f for f in (self.database, self.archive, self.backup, *rolled) if f is not None]
 
     def _report(self, after: Inventory) -> Report:
         answered = {str(r.step.key): r.verified.result() for r in self.rolled if r.verified.state.is_completed()}
@@ -100,9 +118,12 @@ class Course:
             write_report(self._report(connected(self.installation).inventory()))
         except UpgradeError as unread:
             tell("report", Told.FAILED, f"the installation could not be read again: {unread.happened}")
+        return error.with_safe(self._safe())
+
+    def _safe(self) -> str:
         patched = [r.step.key for r in self.rolled if r.changed.state.is_completed()]
         proved = [r.step.key for r in self.rolled if r.verified.state.is_completed()]
-        return error.with_safe(safe_now(self.plan, patched, proved, self._backup()))
+        return safe_now(self.plan, patched, proved, self._backup())
 
 
 def _incomplete(report: Report) -> UpgradeError:

@@ -74,6 +74,9 @@ def upgrade(
             if plan.steps:
                 _run(course, backup_dir or settings.backup_dir or BACKUP_FOLDER, inventory, planned)
             return course.finish().model_dump(mode="json")
+        except KeyboardInterrupt:
+            stopping.ask()
+            raise course.interrupted() from None
         except BaseException:
             stopping.ask()  # what still waits in a thread ends at its next safe boundary
             raise

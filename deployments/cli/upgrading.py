@@ -8,6 +8,7 @@ from typing import Any
 
 from blocks.installation import provide
 from blocks.settings import InstallationSettings
+from deployments.cli.interruption import Interruption
 from deployments.cli.live import Display
 from deployments.cli.options import Format
 from deployments.cli.quiet import quiet_prefect
@@ -23,7 +24,7 @@ PATIENCE = 10.0
 
 def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format, *, ask: bool) -> None:
     """Read, plan, ask, run; raise what stops it."""
-    with _server() as server:
+    with Interruption(), _server() as server:
         connections = Connections.open(settings, patience=PATIENCE)
         inventory = connections.inventory()
         plan = read_plan(connections, inventory, request)

@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from tasks.cluster.image_change import set_images
 from tasks.cluster.planning import read_plan
 from tasks.cluster.pod_log import RolloutLog
-from tasks.cluster.rollout import RolloutProgress, wait_ready
+from tasks.cluster.rollout import RolloutProgress, StoppedError, wait_ready
 from tasks.cluster.session import connected, hub
 from tasks.cluster.verdict import Counts
 from tasks.cluster.verification import verify
@@ -50,6 +50,10 @@ def make_plan(installation: str, inventory: Inventory, request: PlanRequest) -> 
 @task(name="set image", task_run_name="set image: {step.component} {step.key}", **LOOKS)
 def change_images(installation: str, step: RolloutStep, cause: str) -> bool:
     """Set the step's images, unless somebody else changed the Deployment since it was judged; whether it changed."""
+    if stopping.asked():
+        raise StoppedError(
+            f"{step.key} was not begun: the run is to stop.", observed="Its image is as it was.", next="Run it again."
+        )
     tell(str(step.key), State.RUNNING, ", ".join(step.images) or "its images are there already")
     evidence = set_images(connected(installation).apis[step.key.cluster], step, cause)
     tell(str(step.key), State.RUNNING, "image set" if evidence.changed else "nothing to set")
