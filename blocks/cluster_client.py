@@ -52,39 +52,67 @@ def _from_kubeconfig(settings: ClusterSettings, configuration: Any) -> None:
     import yaml
     from kubernetes import config
 
-    where = _described(settings)
+    context = settings.context or None
+    configuration.host = ""
     try:
         if settings.kubeconfig is not None:
             content = yaml.safe_load(settings.kubeconfig.get_secret_value())
-            config.load_kube_config_from_dict(
-                content, context=settings.context or None, client_configuration=configuration
+            config.load_kube_config_from_dict(content, context=context, client_configuration=configuration)
+        else:
+            files = _existing_files(settings)
+            config.load_kube_config(
+                config_file=os.pathsep.join(map(str, files)),
+                context=context or _current_context(files),
+                client_configuration=configuration,
             )
-            return
-        existing = _existing_files(settings)
-        config.load_kube_config(
-            config_file=os.pathsep.join(str(Path(p).expanduser()) for p in existing),
-            context=settings.context or None,
-            client_configuration=configuration,
-        )
+        _require_server(configuration)
     except (config.ConfigException, yaml.YAMLError, OSError, AttributeError, TypeError, ValueError, KeyError) as error:
-        reason = (
-            "it is not YAML"
-            if isinstance(error, yaml.YAMLError)
-            else str(error).replace("Invalid kube-config file. ", "")
-        )
         raise UsageError(
-            f"The kubeconfig {where} cannot be used.",
-            observed=reason,
+            f"The kubeconfig {_described(settings)} cannot be used.",
+            observed=_reason(error),
             next="Set KUBECONFIG or give --kubeconfig FILE (and --context NAME); kubectl config get-contexts lists them.",
         ) from None
 
 
-def _existing_files(settings: ClusterSettings) -> list[str]:
+def _require_server(configuration: Any) -> None:
+    if not configuration.host:
+        raise ValueError("the cluster of its context has no server")
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in words that quote nothing but names and paths."""
+    import yaml
+
+    if isinstance(error, yaml.YAMLError):
+        return "it is not YAML"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, AttributeError | TypeError | KeyError):
+        return "it is YAML, and no kubeconfig with clusters, contexts and users"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).removeprefix("Invalid kube-config file. ").removeprefix("Invalid kube-config. ")
+
+
+def _existing_files(settings: ClusterSettings) -> list[Path]:
+    """As kubectl has it, a file of several that is missing or empty is passed over."""
     path = settings.kubeconfig_path or os.environ.get("KUBECONFIG") or str(_default_path())
-    existing = [p for p in path.split(os.pathsep) if p and Path(p).expanduser().is_file()]
+    existing = [p for text in path.split(os.pathsep) if text and (p := Path(text).expanduser()).is_file()]
     if not existing:
         raise FileNotFoundError("there is no such file")
-    return existing
+    return [p for p in existing if p.stat().st_size] or existing if len(existing) > 1 else existing
+
+
+def _current_context(files: list[Path]) -> str | None:
+    """The current context of several files: the first file that sets one wins, as in kubectl (client-go's loading
+    rules).  The Python client lets the last one win, which would be another cluster than kubectl shows.
+    """
+    import yaml
+
+    if len(files) < 2:
+        return None
+    contents = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in files)
+    return next((str(found) for c in contents if (found := c.get("current-context"))), None)
 
 
 def _described(settings: ClusterSettings) -> str:

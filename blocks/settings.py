@@ -217,7 +217,8 @@ def read_installation(path: Path) -> InstallationSettings:
         where = f"line {mark.line + 1}: " if mark else ""
         # Many problems quote what was read, which may be a password that begins with *, & or !.
         said = str(getattr(error, "problem", None) or "it is not YAML")
-        problem = "a value that begins with *, & or ! needs quotes" if re.search("'[^'<]{2,}'", said) else said
+        quotes = any(len(text) > 1 and text[0] not in "<\\" for text in re.findall("'([^']*)'", said))
+        problem = "a value that begins with *, & or ! needs quotes" if quotes else said
         raise _bad_file(path, f"{where}{problem}") from None
     except ValueError:
         raise _bad_file(path, "a value looks like a date and is none; put it in quotes") from None
