@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from .api import JsonObject, path
+from .api import JsonObject, eventually, path
 from .conftest import Release
 from .world import PAUSE, Namespace, condition, container, deployment, ready, rolling, waiting_for
 
@@ -159,10 +159,15 @@ def test_a_crash_loop(installed: Namespace, release: Release) -> None:
     assert condition(pod, "Ready")["status"] == "False"
     event = installed.event("BackOff", name=name)
     assert (event["type"], event["message"]) == ("Warning", "Back-off restarting failed container")
-    crash_log = installed.api.text(installed.path("pods", name, "log"), previous="true")
     complaint = f"FATAL: the database is at 0.0.0, this cache needs {release.version}: update the manager first"
-    assert complaint in crash_log
-    assert complaint in installed.api.text(installed.path("pods", name, "log"))
+    where = installed.path("pods", name, "log")
+
+    def told(**params: str) -> bool:
+        return complaint in installed.api.send("GET", where, params=params).text
+
+    # A real kubelet is between two containers now and then.
+    eventually(lambda: told(previous="true"), "the log of the container before")
+    eventually(told, "the log")
     restarts = status["restartCount"]
     installed.pod_until("app", lambda it: status_of(it)["restartCount"] > restarts, "restarted once more")
 

@@ -70,7 +70,7 @@ def test_without_a_version_what_is_there_comes_first(space: Namespace) -> None:
 
 def test_a_change_arrives_while_the_watch_is_open(space: Namespace) -> None:
     since = space.create("configmaps", configmap("x"))["metadata"]["resourceVersion"]
-    watch = space.api.watch(space.path("configmaps"), since)
+    watch = space.api.watch(space.path("configmaps"), since, labels="suite=contract")
     for note in "123":
         set_note(space, "x", note)
         assert told([next(watch)]) == [("MODIFIED", "x", note)]
@@ -115,7 +115,7 @@ def test_every_namespace_at_once(space: Namespace) -> None:
 def test_the_end_is_clean_and_not_before_its_time(space: Namespace) -> None:
     since = space.api.version(space.path("configmaps"))
     start = time.monotonic()
-    assert list(space.api.watch(space.path("configmaps"), since, seconds=2)) == []
+    assert list(space.api.watch(space.path("configmaps"), since, seconds=2, labels="suite=contract")) == []
     assert time.monotonic() - start > 1.8
 
 
@@ -124,7 +124,7 @@ def test_a_bookmark_tells_how_far_the_watch_is(space: Namespace) -> None:
     set_note(space, "x", "1")
     where = space.path("configmaps")
     # The server sends one about two seconds before it ends the watch.
-    events = list(space.api.watch(where, since, seconds=5, bookmarks=True))
+    events = list(space.api.watch(where, since, seconds=5, bookmarks=True, labels="suite=contract"))
     bookmarks = [each for each in events if each.type == "BOOKMARK"]
     assert [each.type for each in events if each.type != "BOOKMARK"] == ["MODIFIED"]
     assert bookmarks, "no bookmark in five seconds"
@@ -136,7 +136,7 @@ def test_a_bookmark_tells_how_far_the_watch_is(space: Namespace) -> None:
 
 def test_no_bookmarks_unless_asked_for(space: Namespace) -> None:
     since = space.create("configmaps", configmap("x"))["metadata"]["resourceVersion"]
-    assert list(space.api.watch(space.path("configmaps"), since, seconds=4)) == []
+    assert list(space.api.watch(space.path("configmaps"), since, seconds=4, labels="suite=contract")) == []
 
 
 def test_a_version_that_is_forgotten_is_told_as_an_error_event(space: Namespace) -> None:
