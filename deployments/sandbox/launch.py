@@ -53,6 +53,7 @@ class Sandbox:
         self._token = ""
         self.api_url = ""
         self.mongo_uri = ""
+        self._mongo_uri = ""
 
     # ------------------------------------------------------------------- life
     def __enter__(self) -> Self:
@@ -97,8 +98,21 @@ class Sandbox:
             )
         self._order(json.dumps(orders))
 
+    def wait_api(self, timeout: float = 90.0) -> None:
+        """Return when the Kubernetes API answers; the database may still be a second away."""
+        if not self.api_url:
+            answer = self._told(timeout, "url")
+            self.api_url, self._mongo_uri = answer["url"], answer["mongo_uri"]
+
     def wait(self, timeout: float = 90.0) -> None:
-        """Return when it is usable."""
+        """Return when all of it is usable."""
+        self.wait_api(timeout)
+        if not self.mongo_uri:
+            self._told(timeout, "database")
+            self.mongo_uri = self._mongo_uri
+
+    def _told(self, timeout: float, key: str) -> JsonObject:
+        """The child's next line, which has `key`; raises SandboxError with its log when there is none in time."""
         told: list[str] = []
         process = self._running()
 
@@ -109,12 +123,12 @@ class Sandbox:
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
         listener.join(timeout)
-        answer = json.loads(told[0]) if told and told[0].strip() else {}
-        if "url" not in answer:
+        answer: JsonObject = json.loads(told[0]) if told and told[0].strip() else {}
+        if key not in answer:
             log = (self.directory / "api.log").read_text(errors="replace")[-2000:]
             self.stop()
             raise SandboxError(answer.get("error") or f"the sandbox did not start in {timeout:.0f} s:\n{log}")
-        self.api_url, self.mongo_uri = answer["url"], answer["mongo_uri"]
+        return answer
 
     def stop(self) -> None:
         """End its processes and remove what it wrote, unless a directory was given."""
@@ -134,7 +148,7 @@ class Sandbox:
                 shutil.rmtree(self._directory, ignore_errors=True)
                 if not self._directory.exists():
                     break
-        self._directory = None
+        self._directory, self.api_url, self.mongo_uri = None, "", ""
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:

@@ -119,8 +119,9 @@ class Server:
         await self._server.startup(sockets=[listener])
         url = f"https://127.0.0.1:{self._port}"
         write_kubeconfig(directory / "kubeconfig", url, public, orders["token"])
-        await preparing
         print(json.dumps({"url": url, "mongo_uri": self._database.uri}), flush=True)
+        await preparing
+        print(json.dumps({"database": True}), flush=True)
         await self._server.main_loop()
 
     async def go_down(self, seconds: float) -> None:

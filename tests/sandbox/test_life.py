@@ -140,3 +140,19 @@ def test_importing_it_costs_nothing() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_world_can_be_read_before_the_database_is_there() -> None:
+    sandbox = Sandbox()
+    sandbox.begin()
+    try:
+        sandbox.wait_api()
+        with Client(sandbox) as client:
+            assert len(client.see("/apis/apps/v1/deployments")["items"]) == 7
+        assert sandbox.mongo_uri == ""
+        sandbox.wait()
+        assert listens(sandbox.mongo_uri)
+    finally:
+        sandbox.stop()
+    with pytest.raises(SandboxError, match="not started"):
+        sandbox.wait()
