@@ -56,7 +56,7 @@ class Course:
         cause = f"apinizer-upgrade: {self.plan.current} to {self.plan.to}"
         deadline = self.manager_timeout if step.component is Component.MANAGER else self.timeout
         changed = change_images.submit(self.installation, step, cause, wait_for=after, return_state=False)
-        ready = wait_until_ready.submit(self.installation, step, deadline, wait_for=[changed], return_state=False)
+        ready = wait_until_ready.submit(self.installation, step, changed, deadline, return_state=False)
         verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=[ready], return_state=False)
         self.rolled.append(Rolled(step, changed, ready, verified))
         return self.rolled[-1]

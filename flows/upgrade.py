@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from prefect import flow
+from prefect.exceptions import TerminationSignal
+from prefect.logging import get_run_logger
 from pydantic import Field
 
 from flows.course import Course, Rolled, course_of
@@ -77,6 +79,11 @@ def upgrade(
         except KeyboardInterrupt:
             stopping.ask()
             raise course.interrupted() from None
+        except TerminationSignal as ending:
+            stopping.ask()
+            ending.__cause__ = told = course.interrupted()
+            get_run_logger().error("%s", told)
+            raise  # as it is: Prefect tells a cancelled run from a killed one by it
         except BaseException:
             stopping.ask()  # what still waits in a thread ends at its next safe boundary
             raise

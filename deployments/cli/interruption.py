@@ -34,7 +34,7 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if isinstance(error, KeyboardInterrupt):
-            told = UpgradeError(
+            told = _told_by_the_run(error) or UpgradeError(
                 "Interrupted.",
                 observed=f"The signal {signal.Signals(self._signal or signal.SIGINT).name} came.",
                 safe="What was done already stays as it is: apinizer-upgrade status shows it.",
@@ -52,3 +52,11 @@ class Interruption:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal calls it
         self._signal = number
         raise KeyboardInterrupt
+
+
+def _told_by_the_run(error: BaseException) -> UpgradeError | None:
+    """What the flow said of the interruption: Prefect takes SIGTERM for itself, then sends it on."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, UpgradeError):
+        link = link.__cause__ or link.__context__
+    return link
