@@ -3,10 +3,10 @@
 A slug is for ever: what is stored under it must stay readable, so new fields need defaults.
 """
 
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from prefect.blocks.core import Block
-from pydantic import ConfigDict, Field, HttpUrl
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
 from blocks.settings import (
     ClusterSettings,
@@ -22,10 +22,22 @@ T = TypeVar("T", bound=Settings)
 
 DOCUMENTATION = "https://docs.apinizer.com"
 
-_STRICT: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+# A misspelt field is refused, and no error shows what was given.
+STRICT: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class ApinizerCluster(ClusterSettings, Block):
+class Stored(BaseModel):
+    """What all blocks share besides `STRICT`, which each must repeat because a block's own configuration wins."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_slug(cls, values: Any) -> Any:
+        """Prefect stores a block inside of a block with its type's slug, which is no field of it."""
+        return {k: v for k, v in values.items() if k != "block_type_slug"} if isinstance(values, dict) else values
+
+
+class ApinizerCluster(Stored, ClusterSettings, Block):
     """A Kubernetes cluster of an installation: kubeconfig content or file, context, or the pod's own account.
 
     Example:
@@ -39,10 +51,10 @@ class ApinizerCluster(ClusterSettings, Block):
     _block_type_name = "Apinizer cluster"
     _block_type_slug = "apinizer-cluster"
     _documentation_url = HttpUrl(DOCUMENTATION)
-    model_config: ClassVar[ConfigDict] = _STRICT
+    model_config: ClassVar[ConfigDict] = STRICT
 
 
-class ApinizerDatabase(DatabaseSettings, Block):
+class ApinizerDatabase(Stored, DatabaseSettings, Block):
     """The MongoDB of an installation: a URI, its parts, or the secret that the manager itself reads.
 
     Example:
@@ -56,10 +68,10 @@ class ApinizerDatabase(DatabaseSettings, Block):
     _block_type_name = "Apinizer database"
     _block_type_slug = "apinizer-database"
     _documentation_url = HttpUrl(DOCUMENTATION)
-    model_config: ClassVar[ConfigDict] = _STRICT
+    model_config: ClassVar[ConfigDict] = STRICT
 
 
-class ApinizerImageSource(ImageSourceSettings, Block):
+class ApinizerImageSource(Stored, ImageSourceSettings, Block):
     """Where the nodes get images from: Docker Hub, a registry, or a proxy, as a prefix.
 
     Example:
@@ -73,10 +85,10 @@ class ApinizerImageSource(ImageSourceSettings, Block):
     _block_type_name = "Apinizer image source"
     _block_type_slug = "apinizer-image-source"
     _documentation_url = HttpUrl(DOCUMENTATION)
-    model_config: ClassVar[ConfigDict] = _STRICT
+    model_config: ClassVar[ConfigDict] = STRICT
 
 
-class ApinizerInstallation(Block):
+class ApinizerInstallation(Stored, Block):
     """An installation: its clusters (workers may run in another than the manager), database and image source.
 
     Example:
@@ -90,7 +102,7 @@ class ApinizerInstallation(Block):
     _block_type_name = "Apinizer installation"
     _block_type_slug = "apinizer-installation"
     _documentation_url = HttpUrl(DOCUMENTATION)
-    model_config: ClassVar[ConfigDict] = _STRICT
+    model_config: ClassVar[ConfigDict] = STRICT
 
     clusters: list[ApinizerCluster] = Field(
         default_factory=lambda: [ApinizerCluster()],

@@ -24,19 +24,7 @@ from tasks.domain.component import Component
 from tasks.domain.errors import UsageError
 
 SECRET = "hunter2-never-shown"
-WHOLE = """
-clusters:
-  - {name: near, kubeconfig_path: /etc/near.yaml, context: admin, namespaces: [apinizer, prod]}
-  - {name: far, in_cluster: true}
-database: {host: "db1,db2:27017", user: backup, password: hunter2-never-shown, replica_set: rs0, tls: true}
-images: {kind: registry, prefix: "nexus.local:5000/apinizercloud/", user: puller, password: hunter2-never-shown}
-environments: [test, far/prod]
-overrides:
-  - {cluster: far, namespace: prod, deployment: gw, container: main, component: worker}
-  - {namespace: tools, deployment: copy, ignore: true}
-backup_dir: /srv/backups
-upgrade: {together: true, parallel: 3, repositories: {portal: apiportal}}
-"""
+WHOLE = (Path(__file__).parent / "whole.yaml").read_text()
 
 
 def written(tmp_path: Path, content: str | bytes) -> Path:
