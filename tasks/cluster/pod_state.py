@@ -20,7 +20,9 @@ REFUSED = re.compile(
     re.IGNORECASE,
 )
 # The node could not even look the registry up: "not found" in such a message is about the name, not the image.
-UNREACHED = re.compile(r"no such host|lookup .* on |i/o timeout|connection refused|no route to host|dial tcp", re.IGNORECASE)
+UNREACHED = re.compile(
+    r"no such host|lookup .* on |i/o timeout|connection refused|no route to host|dial tcp", re.IGNORECASE
+)
 PULLS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
 START_ERROR = 128  # the runtime could not start the process; it may be the node's passing trouble
 

@@ -6,7 +6,7 @@ fresh reads first, since a cache may be behind (the API server was away, the con
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
@@ -14,7 +14,7 @@ from tasks.cluster.diagnosis import diagnose, read_symptoms
 from tasks.cluster.image_change import deployment_path
 from tasks.cluster.pod_state import PodLine
 from tasks.cluster.rollout_view import RolloutView, select, selector_text
-from tasks.cluster.verdict import Counts, State, Verdict, Wanted, judge, remember
+from tasks.cluster.verdict import Counts, State, Verdict, Wanted, judge, remember, stale_evidence
 from tasks.cluster.watch import PATHS, View, WatchHub
 from tasks.domain.component import Component
 from tasks.domain.errors import NotFoundError, TemporaryError, UpgradeError
@@ -59,12 +59,15 @@ def wait_ready(
     step: RolloutStep,
     *,
     deadline_seconds: float,
+    fresh: bool = True,
     progress: Callable[[RolloutProgress], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     stop: Callable[[], bool] = lambda: False,
 ) -> RolloutEvidence:
     """Block until the step's images run in ready pods.
 
+    `fresh` is False where the images were set by a former run: pods that it left in trouble are given the kubelet's
+    next try, since the cause may be mended by now.
     `progress` is called at each change of its text (counts, the state of a pod that is in the way).  `stop` is asked at least each second.
     Raises `RolloutError` as soon as it is hopeless or, at `deadline_seconds`, slow; `DriftError` when somebody
     else changed the Deployment; `StoppedError`; `ForbiddenError` or `UnauthorizedError` of the watches.
@@ -72,7 +75,7 @@ def wait_ready(
     begin = clock()
     with hub.view(step.key.namespace) as view:  # the lists run while the Deployment is read
         wanted = _wanted(hub.api.patient(min(PATIENCE, deadline_seconds)), step)
-        return _Wait(hub.api, view, step, wanted, begin, deadline_seconds, clock).run(progress, stop)
+        return _Wait(hub.api, view, step, wanted, begin, deadline_seconds, clock, fresh).run(progress, stop)
 
 
 def _wanted(api: KubernetesApi, step: RolloutStep) -> Wanted:
@@ -97,6 +100,7 @@ class _Wait:
     begin: float
     deadline_seconds: float
     clock: Callable[[], float]
+    fresh: bool = True
     memory: dict[str, float] = field(default_factory=dict)
     told: str = ""
 
@@ -134,6 +138,9 @@ class _Wait:
 
     def _judge(self, view: RolloutView) -> Verdict:
         now = self.clock()
+        if not self.fresh:
+            self.fresh = True
+            self.wanted = replace(self.wanted, stale=stale_evidence(view))
         self.memory = remember(self.memory, view, now)
         return judge(view, self.wanted, now, self.memory)
 

@@ -61,8 +61,11 @@ def change_images(installation: str, step: RolloutStep, cause: str) -> bool:
 
 
 @task(name="ready", task_run_name="ready: {step.component} {step.key}", **LOOKS)
-def wait_until_ready(installation: str, step: RolloutStep, deadline: int) -> float:
-    """Wait until the new images run in Ready pods; the seconds it took.  The manager's log is followed meanwhile."""
+def wait_until_ready(installation: str, step: RolloutStep, changed: bool, deadline: int) -> float:  # noqa: FBT001 - a task's future
+    """Wait until the new images run in Ready pods; the seconds it took.  The manager's log is followed meanwhile.
+
+    `changed` is what `change_images` answered: pods that a former run left in trouble get another try.
+    """
     name = str(step.key)
     gauge = Gauge(f"rollout {name}", f"{step.component} {name}")
 
@@ -77,7 +80,9 @@ def wait_until_ready(installation: str, step: RolloutStep, deadline: int) -> flo
     watches = hub(installation, step.key.cluster)
     following = RolloutLog(watches, step, line) if step.component is Component.MANAGER else nullcontext()
     with following:
-        evidence = wait_ready(watches, step, deadline_seconds=deadline, progress=progress, stop=stopping.asked)
+        evidence = wait_ready(
+            watches, step, deadline_seconds=deadline, fresh=changed, progress=progress, stop=stopping.asked
+        )
     tell(name, State.RUNNING, f"Ready after {evidence.seconds:.0f} s", 1.0)
     return evidence.seconds
 

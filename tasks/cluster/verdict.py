@@ -38,12 +38,14 @@ class Wanted:
     `generation`: the smallest metadata.generation that holds the change; a cache that shows less is behind.
     `images`: container name to image.  `patient`: a component that may run long before it is Ready (the manager
     migrates), for which the Deployment's own progress deadline is not the end while a new pod runs uncrashed.
+    `stale`: evidence of a former run (`stale_evidence`), which counts only when it is met anew.
     """
 
     uid: str
     generation: int
     images: Mapping[str, str]
     patient: bool = False
+    stale: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Verdict:
 
 
 Memory = Mapping[str, float]
+DEADLINE = "deadline"
+BACK_OFF = 330.0  # seconds: the kubelet's longest back-off and a little
 
 
 def remember(memory: Memory, view: RolloutView, now: float) -> dict[str, float]:
@@ -87,6 +91,27 @@ def remember(memory: Memory, view: RolloutView, now: float) -> dict[str, float]:
     waiting = {f"{uid(pod) or name(pod)}/" for pod in view.pods if not ready(pod) and not finished(pod)}
     kept = {key for key in memory if key.endswith("/pull") and any(key.startswith(pod) for pod in waiting)}
     return {key: memory.get(key, now) for key in present | kept}
+
+
+def stale_evidence(view: RolloutView) -> frozenset[str]:
+    """What speaks against a rollout already when a wait begins that changed nothing: evidence of a former run.
+
+    Its cause may be mended by now (an image brought, a database back), and the kubelet tries again by itself, at the
+    latest after its longest back-off (`MaxContainerBackOff`, 300 s), so it counts only when it is met anew.  A name that
+    can never be an image's is no such evidence.
+    """
+    found = {_mark(trouble) for pod in view.pods for trouble in troubles(pod) if trouble.reason != "InvalidImageName"}
+    late = condition(view.deployment or {}, "Progressing").get("reason") == "ProgressDeadlineExceeded"
+    return frozenset(found | ({DEADLINE} if late else set()))
+
+
+def _mark(trouble: Trouble) -> str:
+    return f"{trouble.key}@{trouble.restarts}"
+
+
+def _counts(trouble: Trouble, wanted: Wanted, now: float, seen: Memory) -> bool:
+    """Whether a trouble is evidence of this wait."""
+    return _mark(trouble) not in wanted.stale or now - seen.get(trouble.key, now) >= BACK_OFF
 
 
 def judge(view: RolloutView, wanted: Wanted, now: float, seen: Memory) -> Verdict:
@@ -214,7 +239,7 @@ def _hopeless(
         return None
     if deployment.get("spec", {}).get("paused"):
         return "Paused", "the Deployment is paused: its controller rolls nothing out", None
-    found = _pod_trouble(new, now, seen)
+    found = _pod_trouble(new, wanted, now, seen)
     if found is not None:
         return found.reason, _sentence(found), found
     for pod in new:
@@ -232,11 +257,13 @@ def _sentence(trouble: Trouble) -> str:
     )
 
 
-def _pod_trouble(new: tuple[JsonObject, ...], now: float, seen: Memory) -> Trouble | None:
+def _pod_trouble(new: tuple[JsonObject, ...], wanted: Wanted, now: float, seen: Memory) -> Trouble | None:
     live = [pod for pod in new if not terminating(pod) and not finished(pod)]
     crashed: list[Trouble] = []
     for pod in live:
         for trouble in troubles(pod):
+            if not _counts(trouble, wanted, now, seen):
+                continue
             if trouble.weight == "now":
                 return trouble
             if trouble.weight == "grace" and now - seen.get(trouble.key, now) >= PULL_GRACE:
@@ -270,7 +297,7 @@ def _controller_trouble(
             return reason, message, None
     observed = int((deployment.get("status") or {}).get("observedGeneration") or 0)
     progressing = condition(deployment, "Progressing")
-    late = progressing.get("reason") == "ProgressDeadlineExceeded"
+    late = progressing.get("reason") == "ProgressDeadlineExceeded" and DEADLINE not in wanted.stale
     if late and observed >= int(deployment.get("metadata", {}).get("generation") or 0):
         if wanted.patient and any(_runs_uncrashed(pod) for pod in new):
             return None

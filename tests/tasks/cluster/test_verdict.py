@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tasks.cluster.rollout_view import matches, select, selector_text
-from tasks.cluster.verdict import Wanted, judge, remember
+from tasks.cluster.verdict import Wanted, judge, remember, stale_evidence
 
 FOLDER = Path(__file__).parent / "verdicts"
 BASES = yaml.safe_load((FOLDER / "bases.yaml").read_text())
@@ -126,3 +126,33 @@ def test_selectors() -> None:
     assert not matches(selector, {"app": "gw", "tier": "a"})
     assert not matches({}, good)
     assert selector_text(selector) == "app=gw,tier in (a,b),!old,env notin (x),team"
+
+
+def crashing(restarts: int) -> Any:
+    status = {
+        "name": "gateway",
+        "ready": False,
+        "restartCount": restarts,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1}},
+    }
+    pod = made("pods", {"use": "booting", "name": "a", "patch": {"status": {"containerStatuses": [status]}}})
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    deployment = made("deployments", {"use": "rolling", "patch": {"status": {"conditions": [late]}}})
+    return select(deployment, [made("replicasets", {"use": "new"})], [pod])
+
+
+@pytest.mark.parametrize(
+    ("restarts_now", "seconds", "state"),
+    [(4, 0, "progressing"), (4, 329, "progressing"), (4, 330, "hopeless"), (5, 0, "hopeless")],
+)
+def test_what_a_former_run_left_in_trouble_is_given_the_kubelets_next_try(
+    restarts_now: int, seconds: int, state: str
+) -> None:
+    before = crashing(4)
+    images = {"gateway": "nexus.local:5000/apinizercloud/worker:2025.07.0"}
+    wanted = Wanted("d-1", 5, images, stale=stale_evidence(before))
+    view = crashing(restarts_now)
+    memory = remember(remember({}, before, NOW - seconds), view, NOW)
+    assert judge(view, wanted, NOW, memory).state == state
+    assert judge(view, Wanted("d-1", 5, images), NOW, memory).state == "hopeless"
