@@ -4,7 +4,9 @@ A flow's parameter carries the name alone.  It is the name of a Prefect block, o
 given settings under (the command line does so), which never leave the process.
 """
 
-from blocks.settings import InstallationSettings
+from pydantic import ValidationError
+
+from blocks.settings import InstallationSettings, faults_in
 from tasks.domain.errors import UsageError
 
 _provided: dict[str, InstallationSettings] = {}
@@ -23,6 +25,8 @@ def installation(name: str) -> InstallationSettings:
 
     try:
         block = ApinizerInstallation.load(name, _sync=True)  # type: ignore[call-arg]  # added by a decorator
+    except RuntimeError as error:  # Prefect's word for a stored block that is not as its class has it now
+        raise _unusable(name, error.__cause__) from None
     except ValueError:
         raise UsageError(
             f"There is no block 'apinizer-installation/{name}'.",
@@ -31,4 +35,17 @@ def installation(name: str) -> InstallationSettings:
         ) from None
     if not isinstance(block, ApinizerInstallation):
         raise TypeError(f"block {name} is a {type(block).__name__}")
-    return block.settings()
+    try:
+        return block.settings()
+    except ValidationError as error:
+        raise _unusable(name, error) from None
+
+
+def _unusable(name: str, error: BaseException | None) -> UsageError:
+    return UsageError(
+        f"The block 'apinizer-installation/{name}' cannot be used.",
+        observed=faults_in(error)
+        if isinstance(error, ValidationError)
+        else "What is stored does not fit this release.",
+        next="Mend it under Blocks in the Prefect UI, or save it again with: apinizer-upgrade deploy --installation NAME --config FILE.",
+    )

@@ -27,14 +27,19 @@ DOCUMENTATION = "https://docs.apinizer.com"
 STRICT: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+_MARKS = {"block_type_slug", "_block_document_id", "_block_document_name", "_is_anonymous"}
+
+
 class Stored(BaseModel):
     """What all blocks share besides `STRICT`, which each must repeat because a block's own configuration wins."""
 
     @model_validator(mode="before")
     @classmethod
-    def _without_slug(cls, values: Any) -> Any:
-        """Prefect stores a block inside of a block with its type's slug, which is no field of it."""
-        return {k: v for k, v in values.items() if k != "block_type_slug"} if isinstance(values, dict) else values
+    def _without_marks(cls, values: Any) -> Any:
+        """Prefect stores a block inside of a block with its type's slug and its document's name, which are no fields."""
+        if not isinstance(values, dict):
+            return values
+        return {k: v for k, v in values.items() if k not in _MARKS}
 
 
 class ApinizerCluster(Stored, ClusterSettings, Block):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from tasks.domain.component import Component
 from tasks.domain.discovery import Correction
@@ -229,15 +229,17 @@ def read_installation(path: Path) -> InstallationSettings:
 
 def installation_of(content: dict[str, object], *, source: str) -> InstallationSettings:
     """The settings from plain values; the error names fields, never their values."""
-    from pydantic import ValidationError
-
     try:
         return InstallationSettings.model_validate(content)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(p) for p in e['loc']) or 'the file'}: {e['msg']}" for e in error.errors(include_input=False)
-        ]
-        raise _bad_file(Path(source), "\n".join(faults)) from None
+        raise _bad_file(Path(source), faults_in(error)) from None
+
+
+def faults_in(error: ValidationError) -> str:
+    """A line for each fault: the field and what is wrong with it, never the value."""
+    return "\n".join(
+        f"{'.'.join(str(p) for p in e['loc']) or 'as a whole'}: {e['msg']}" for e in error.errors(include_input=False)
+    )
 
 
 def _bad_file(path: Path, observed: str) -> UsageError:

@@ -133,7 +133,12 @@ def test_saved_and_loaded_on_a_server(tmp_path: Path) -> None:
     assert seen["same"]
     assert seen["password"] == SECRET
     assert seen["overwritten"] == ["db2", "two"]
+    assert seen["linked"] == ["near", "content", "db2"]
     assert seen["provided"] == "here"
+    assert "several clusters need a name each" in seen["twice"]
+    assert "backup_folder: Extra inputs are not permitted" in seen["spoilt"]
+    assert "apinizer-installation/plain' cannot be used" in seen["spoilt"]
+    assert SECRET not in seen["spoilt"]
     assert "apinizer-installation/nowhere" in seen["unknown"]
     assert "Next: Create it" in seen["unknown"]
     assert '"host":"db1,db2:27017"' in seen["shown"]
