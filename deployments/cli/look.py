@@ -2,12 +2,15 @@
 
 import json
 import sys
+from typing import Any
 
 from blocks.settings import InstallationSettings
 from deployments.cli.options import Format
+from deployments.cli.outcome import DocumentedError
 from deployments.cli.tables import console, plan_value, plan_view, status_rows, status_table
 from tasks.cluster.planning import Connections, read_plan
-from tasks.domain.plan import PlanRequest
+from tasks.domain.errors import BlockedError
+from tasks.domain.plan import Plan, PlanRequest
 
 SECONDS = 10.0  # a person waits: a cluster that does not answer is said soon
 
@@ -28,8 +31,18 @@ def plan(settings: InstallationSettings, request: PlanRequest, output: Format) -
     connections = Connections.open(settings, patience=SECONDS)
     inventory = connections.inventory()
     found = read_plan(connections, inventory, request)
-    if output is Format.JSON:
-        print(json.dumps(plan_value(found, inventory), indent=2))
-    else:
+    if output is Format.TEXT:
         console().print(plan_view(found))
-    found.require_allowed()
+        found.require_allowed()
+        return
+    value = plan_value(found, inventory)
+    require_allowed(found, value)
+    print(json.dumps(value, indent=2))
+
+
+def require_allowed(plan: Plan, value: dict[str, Any]) -> None:
+    """Raise where a finding forbids the run, with the plan as the document that the error belongs to."""
+    try:
+        plan.require_allowed()
+    except BlockedError as error:
+        raise DocumentedError(error, value) from None

@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 failed, 2 usage (an option or a file is wrong), 3 blocked 
 Importing this module imports neither Prefect nor a client library, so that --help answers at once.
 """
 
-import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from deployments.cli import options as opt
-from tasks.domain.errors import UpgradeError
+from deployments.cli.outcome import DocumentedError, defect, tell_failure, usage_error
+from tasks.domain.errors import UpgradeError, UsageError
 
 EXIT_INTERRUPTED = 130
 
@@ -149,35 +150,27 @@ def exit_code_of(application: Callable[..., Any], arguments: list[str]) -> int:
     try:
         code = application(arguments, standalone_mode=False)
     except UpgradeError as error:
-        if "json" in arguments or "--output=json" in arguments:
-            print(json.dumps({"error": error.as_json(), "exit_code": error.exit_code}))
-        _say(f"{'Blocked' if error.exit_code == 3 else 'Error'}: {error}")
-        return error.exit_code
+        return tell_failure(error, arguments)
+    except DocumentedError as both:
+        return tell_failure(both.error, arguments, both.document)
     except KeyboardInterrupt:
-        _say("Interrupted.")
-        return EXIT_INTERRUPTED
+        return _interrupted()
     except Exception as error:
-        shown = _shown_by_click(error)
-        if shown is None:
+        if type(error).__name__ == "Abort":
+            return _interrupted()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(str(error), file=sys.stderr)
+            return UsageError.exit_code
+        told = usage_error(error)
+        if told is None and os.environ.get("APINIZER_UPGRADE_TRACEBACK"):
             raise
-        return shown
+        return tell_failure(told or defect(error), arguments)
     return code if isinstance(code, int) else 0
 
 
-def _shown_by_click(error: Exception) -> int | None:
-    """Usage errors of the option parser, told its way; None where the exception is none of its."""
-    if type(error).__name__ == "Abort":
-        _say("Aborted.")
-        return EXIT_INTERRUPTED
-    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
-    if not callable(show) or not isinstance(code, int):
-        return None
-    show()
-    return code
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _interrupted() -> int:
+    print("Interrupted.", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

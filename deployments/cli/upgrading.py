@@ -10,6 +10,7 @@ from blocks.installation import provide
 from blocks.settings import InstallationSettings
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Display
+from deployments.cli.look import require_allowed
 from deployments.cli.options import Format
 from deployments.cli.quiet import quiet_prefect
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
@@ -31,7 +32,7 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
         screen = console(stderr=output is Format.JSON)
         if output is Format.TEXT or plan.steps:
             screen.print(plan_view(plan))
-        plan.require_allowed()
+        require_allowed(plan, plan_value(plan, inventory))
         if not plan.steps:
             if output is Format.JSON:
                 print(json.dumps(plan_value(plan, inventory) | {"complete": True}, indent=2))
