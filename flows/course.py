@@ -8,12 +8,11 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
-from tasks.cluster.rollout import StoppedError
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
 from tasks.database.steps import BackupResult, DatabaseLook
 from tasks.domain.component import Component
-from tasks.domain.errors import DriftError, UpgradeError
+from tasks.domain.errors import DriftError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Inventory
 from tasks.domain.plan import Plan
 from tasks.domain.report import Report, make_report, safe_now

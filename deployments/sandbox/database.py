@@ -26,7 +26,6 @@ _PR_SET_PDEATHSIG = 1
 _WORDS = ["route", "policy", "token", "backend", "tenant", "quota", "cache", "header", "schema", "client"]
 _COUNTS = (
     ("api_proxy", 120),
-    ("environment", 2),
     ("credential", 60),
     ("policy", 100),
     ("apinizer_log", 300),
@@ -136,6 +135,7 @@ def seed(db: Any, version: str) -> None:
     db.apinizer_schema.insert_one({"_id": "schema", "version": version})
     db.general_settings.insert_one({"_class": "GeneralSettings", "licenseKey": "ÖRNEK-LİSANS-0001"})
     begin = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+    db["environment"].insert_many([{"name": name, "namespace": name} for name in ("prod", "test")])
     for name, count in _COUNTS:
         db[name].insert_many(
             [

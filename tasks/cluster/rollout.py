@@ -17,16 +17,12 @@ from tasks.cluster.rollout_view import RolloutView, select, selector_text
 from tasks.cluster.verdict import Counts, State, Verdict, Wanted, judge, remember, stale_evidence
 from tasks.cluster.watch import PATHS, View, WatchHub
 from tasks.domain.component import Component
-from tasks.domain.errors import NotFoundError, TemporaryError, UpgradeError
+from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.step import RolloutStep
 
 LISTEN = 0.5  # seconds between two looks at `stop`
 PATIENCE = 60.0
-
-
-class StoppedError(UpgradeError):
-    """The wait was ended by its caller (the run was cancelled, another rollout failed)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from prefect.logging import get_run_logger
 from tasks.cluster.image_change import set_images
 from tasks.cluster.planning import read_plan
 from tasks.cluster.pod_log import RolloutLog
-from tasks.cluster.rollout import RolloutProgress, StoppedError, wait_ready
+from tasks.cluster.rollout import RolloutProgress, wait_ready
 from tasks.cluster.session import connected, hub
 from tasks.cluster.verdict import Counts
 from tasks.cluster.verification import verify
 from tasks.domain.component import Component
+from tasks.domain.errors import StoppedError
 from tasks.domain.inventory import Inventory
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.plan_text import plan_markdown

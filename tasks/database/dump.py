@@ -17,9 +17,9 @@ from tasks.database.batch import ReplyError
 from tasks.database.connection import Client, DatabaseFacts, facts
 from tasks.database.listing import Collection, Session, batches, collections, identities
 from tasks.database.manifest import Manifest, NamespaceRecord, manifest_path, save
-from tasks.database.run import DISTRIBUTION, StoppedError, tool_version
+from tasks.database.run import DISTRIBUTION, tool_version
 from tasks.database.slot import check_room, claim, explain_write
-from tasks.domain.errors import NotFoundError, TemporaryError, UnprovenError, UpgradeError, UsageError
+from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UnprovenError, UpgradeError, UsageError
 
 # FailedToParse, InvalidOptions, CommandNotSupported, ReadConcernMajorityNotEnabled: a server without it.
 _NO_MAJORITY = {9, 72, 115, 148}

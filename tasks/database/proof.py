@@ -11,8 +11,8 @@ from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import decode
 from tasks.database.archive.reader import ArchiveReader, NamespaceEnd, Prelude
 from tasks.database.manifest import Manifest, NamespaceRecord, ProofRecord, load, save
-from tasks.database.run import StoppedError, tool_version
-from tasks.domain.errors import DamagedArchiveError, NotFoundError, UnprovenError, UsageError
+from tasks.database.run import tool_version
+from tasks.domain.errors import DamagedArchiveError, NotFoundError, StoppedError, UnprovenError, UsageError
 
 
 class Proof(BaseModel):

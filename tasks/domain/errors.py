@@ -96,6 +96,10 @@ class RolloutError(UpgradeError):
     """A component will not become Ready, or did not before its deadline."""
 
 
+class StoppedError(UpgradeError):
+    """The run was told to stop, and did at a safe boundary."""
+
+
 class UnprovenError(UpgradeError):
     """A proof is missing: a backup that does not read back, a pod that does not answer its version."""
 

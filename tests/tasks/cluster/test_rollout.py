@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tasks.cluster.image_change import set_images
-from tasks.cluster.rollout import StoppedError, wait_ready
+from tasks.cluster.rollout import wait_ready
 from tasks.cluster.watch import WatchHub
-from tasks.domain.errors import DriftError, ForbiddenError, RolloutError
+from tasks.domain.errors import DriftError, ForbiddenError, RolloutError, StoppedError
 
 CRASHED = {
     "ready": False,

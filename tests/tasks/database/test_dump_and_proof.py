@@ -34,12 +34,12 @@ from tasks.database.connection import open_database
 from tasks.database.dump import BackupEvidence, DumpProgress, dump
 from tasks.database.manifest import load, manifest_path
 from tasks.database.proof import prove
-from tasks.database.run import StoppedError
 from tasks.database.slot import claim, explain_write
 from tasks.domain.errors import (
     BlockedError,
     DamagedArchiveError,
     NotFoundError,
+    StoppedError,
     TemporaryError,
     UnauthorizedError,
     UnprovenError,
