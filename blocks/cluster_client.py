@@ -53,7 +53,6 @@ def _from_kubeconfig(settings: ClusterSettings, configuration: Any) -> None:
     from kubernetes import config
 
     context = settings.context or None
-    configuration.host = ""
     try:
         if settings.kubeconfig is not None:
             content = yaml.safe_load(settings.kubeconfig.get_secret_value())
