@@ -16,6 +16,7 @@ from tasks.cluster.session import session
 from tasks.cluster.steps import make_plan, take_inventory
 from tasks.database.steps import back_up, prove_backup, reach_database
 from tasks.domain.component import Component
+from tasks.domain.errors import before_any_change
 from tasks.domain.order import lanes
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.version import Version
@@ -70,7 +71,8 @@ def upgrade(
         )
         inventory = take_inventory.submit(installation)
         planned = make_plan.submit(installation, inventory, request, return_state=False)
-        plan: Plan = planned.result()
+        with before_any_change():
+            plan: Plan = planned.result()
         course = course_of(installation, plan, inventory.result(), manager_timeout, timeout)
         try:
             if plan.steps:

@@ -9,7 +9,7 @@ from deployments.cli.options import Format
 from deployments.cli.outcome import DocumentedError
 from deployments.cli.tables import console, plan_value, plan_view, status_rows, status_table
 from tasks.cluster.planning import Connections, read_plan
-from tasks.domain.errors import BlockedError
+from tasks.domain.errors import BlockedError, before_any_change
 from tasks.domain.plan import Plan, PlanRequest
 
 SECONDS = 10.0  # a person waits: a cluster that does not answer is said soon
@@ -17,7 +17,8 @@ SECONDS = 10.0  # a person waits: a cluster that does not answer is said soon
 
 def status(settings: InstallationSettings, output: Format) -> None:
     """Print what the installation is made of."""
-    inventory = Connections.open(settings, patience=SECONDS).inventory()
+    with before_any_change():
+        inventory = Connections.open(settings, patience=SECONDS).inventory()
     if output is Format.JSON:
         print(json.dumps({"components": status_rows(inventory), "unseen": list(inventory.unseen)}, indent=2))
         return
@@ -28,9 +29,10 @@ def status(settings: InstallationSettings, output: Format) -> None:
 
 def plan(settings: InstallationSettings, request: PlanRequest, output: Format) -> None:
     """Print the plan; raise `BlockedError` where a finding forbids it."""
-    connections = Connections.open(settings, patience=SECONDS)
-    inventory = connections.inventory()
-    found = read_plan(connections, inventory, request)
+    with before_any_change():
+        connections = Connections.open(settings, patience=SECONDS)
+        inventory = connections.inventory()
+        found = read_plan(connections, inventory, request)
     if output is Format.TEXT:
         console().print(plan_view(found))
         found.require_allowed()

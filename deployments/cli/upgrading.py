@@ -26,9 +26,10 @@ PATIENCE = 10.0
 def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format, *, ask: bool) -> None:
     """Read, plan, ask, run; raise what stops it."""
     with Interruption(), _server() as server:
-        connections = Connections.open(settings, patience=PATIENCE)
-        inventory = connections.inventory()
-        plan = read_plan(connections, inventory, request)
+        with before_any_change():
+            connections = Connections.open(settings, patience=PATIENCE)
+            inventory = connections.inventory()
+            plan = read_plan(connections, inventory, request)
         screen = console(stderr=output is Format.JSON)
         if output is Format.TEXT or plan.steps:
             screen.print(plan_view(plan))

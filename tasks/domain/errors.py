@@ -7,7 +7,8 @@ observed, what is safe now, what to do next.  Where it goes is its class:
 every other is a failure that another try would meet again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 NOTHING_CHANGED = "Nothing was changed."
 
@@ -46,6 +47,15 @@ class UpgradeError(Exception):
     def with_safe(self, safe: str) -> "UpgradeError":
         """The same error told by a caller that knows better what is safe now."""
         return type(self)(self.happened, observed=self.observed, safe=safe, next=self.next)
+
+
+@contextmanager
+def before_any_change() -> Iterator[None]:
+    """While the context lasts a run only reads, so whatever goes wrong in it has changed nothing, and says so."""
+    try:
+        yield
+    except UpgradeError as error:
+        raise error.with_safe(NOTHING_CHANGED) from None
 
 
 def _rebuild(kind: type[UpgradeError], parts: Mapping[str, str]) -> UpgradeError:

@@ -56,6 +56,7 @@ def test_an_api_that_cannot_be_reached(cluster: Cluster) -> None:
 
 def test_an_account_without_rights(cluster: Cluster) -> None:
     name = "nobody-e2e"
+    cluster.kubectl("delete", "serviceaccount", "-n", "default", name, "--ignore-not-found")
     cluster.kubectl("create", "serviceaccount", "-n", "default", name)
     path = f"/api/v1/namespaces/default/serviceaccounts/{name}/token"
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
