@@ -31,9 +31,9 @@ def pause(error: TemporaryError, attempt: int, rng: random.Random, *, base: floa
 
 @dataclass(frozen=True)
 class Retry:
-    """Tries an action again on `TemporaryError` until `patience` seconds of waiting are spent.
+    """Tries an action again on `TemporaryError` until `patience` seconds are spent, in tries that failed and in waiting.
 
-    `patience` 0 tries once.  `sleep` and `rng` are injected: tests neither wait nor depend on luck.
+    `patience` 0 tries once.  `sleep`, `rng` and `clock` are injected: tests neither wait nor depend on luck.
     """
 
     patience: float = 10.0
@@ -41,14 +41,18 @@ class Retry:
     cap: float = 4.0
     sleep: Callable[[float], None] = time.sleep
     rng: random.Random = field(default_factory=random.Random)
+    clock: Callable[[], float] = time.monotonic
 
     def call(self, act: Callable[[], T], *, again: Callable[[TemporaryError], bool] = lambda _: True) -> T:
         """`act()`, tried again where `again(error)`; raises the last error when patience is spent."""
         spent, attempt = 0.0, 0
         while True:
+            begin = self.clock()
             try:
                 return act()
             except TemporaryError as error:
+                # A server that takes connections and never answers costs a whole timeout each time.
+                spent += self.clock() - begin
                 # The last wait is cut to what patience is left, so that a server back in time is not missed.
                 if spent >= self.patience or not again(error):
                     raise
