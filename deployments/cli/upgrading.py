@@ -16,6 +16,7 @@ from deployments.cli.quiet import quiet_prefect
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
 from deployments.embedded import EmbeddedServer, quick_imports, without_heartbeats
 from tasks.cluster.planning import Connections, read_plan
+from tasks.domain.errors import before_any_change
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.record.feed import listening
 
