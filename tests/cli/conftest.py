@@ -1,0 +1,79 @@
+"""The command line as people run it: the installed command in a process of its own, on a sandbox."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.sandbox.launch import Sandbox
+from tests.flows.world import OLD, World, clean_environment
+
+COMMAND = str(Path(sys.executable).parent / "apinizer-upgrade")
+SPEED = 10.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Standard output, which is one JSON document and nothing else."""
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+Cli = Callable[..., Ran]
+
+
+def run_command(*arguments: object, folder: Path, env: dict[str, str], timeout: float = 120) -> Ran:
+    done = subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        env=clean_environment() | env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """One for the whole module: its tests change nothing, or follow each other."""
+    with Sandbox(version=OLD, speed=SPEED) as running:
+        yield running
+
+
+@pytest.fixture
+def world(sandbox: Sandbox) -> World:
+    return World(sandbox)
+
+
+@pytest.fixture
+def cli(sandbox: Sandbox, tmp_path: Path) -> Cli:
+    """Run the command on the sandbox: `cli("status", "-o", "json")`; `env` adds to the environment."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> Ran:
+        return run_command(*arguments, folder=tmp_path, env={**sandbox.env(), **(env or {})})
+
+    return run
+
+
+def four_parts(text: str) -> None:
+    """What people read on standard error: four parts, and no traceback."""
+    assert text.startswith(("Error: ", "Blocked: ")), text
+    for part in ("\nObserved: ", "\nSafe now: ", "\nNext: "):
+        assert part in text, text
+    assert "Traceback" not in text
