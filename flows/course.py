@@ -49,6 +49,7 @@ class Course:
     archive: PrefectFuture[str] | None = None
     backup: PrefectFuture[BackupResult] | None = None
     rolled: list[Rolled] = field(default_factory=list)
+    after: Inventory | None = None
 
     def roll(self, step: RolloutStep, after: Sequence[PrefectFuture[Any]]) -> Rolled:
         """Set the image, wait until Ready, ask every pod, when all of `after` have succeeded."""
@@ -114,13 +115,20 @@ class Course:
             )
         )
         try:
-            write_report(self._report(connected(self.installation).inventory()))
+            self.after = connected(self.installation).inventory()
+            write_report(self._report(self.after))
         except UpgradeError as unread:
             tell("report", Told.FAILED, f"the installation could not be read again: {unread.happened}")
         return error.with_safe(self._safe())
 
     def _safe(self) -> str:
-        patched = [r.step.key for r in self.rolled if r.changed.state.is_completed()]
+        now = {d.key: d.main.image for d in self.after.deployments} if self.after else {}
+        # A patch whose answer was lost may have been made: what was seen last decides.
+        patched = [
+            r.step.key
+            for r in self.rolled
+            if r.changed.state.is_completed() or (r.step.changes and now.get(r.step.key) in r.step.images)
+        ]
         proved = [r.step.key for r in self.rolled if r.verified.state.is_completed()]
         return safe_now(self.plan, patched, proved, self._backup())
 

@@ -98,10 +98,12 @@ def _run(course: Course, backup_dir: str, inventory: Any, planned: Any) -> None:
     course.database = reach_database.submit(name, manager, inventory, wait_for=[planned], return_state=False)
     first: list[Rolled] = []
     gate: list[Any] = [course.database]
-    if plan.manager:
+    if plan.migrates:
         course.archive = back_up.submit(name, manager, backup_dir, str(plan.current), wait_for=gate, return_state=False)
         course.backup = prove_backup.submit(course.archive, return_state=False)
-        first = [course.roll(plan.manager, after=[course.backup])]
+        gate = [course.backup]
+    if plan.manager:
+        first = [course.roll(plan.manager, after=gate)]
         gate = [first[0].verified]
     previous: list[Rolled] = []
     for stage in plan.stages:

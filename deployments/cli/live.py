@@ -95,5 +95,5 @@ class Display:
 
 def _subjects(plan: Plan) -> Sequence[str]:
     """The rows in the order in which the run comes to them."""
-    first = ["database", *(["backup", "proof"] if plan.manager else [])]
+    first = ["database", *(["backup", "proof"] if plan.migrates else [])]
     return [*first, *(str(step.key) for step in plan.steps)]

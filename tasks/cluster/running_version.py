@@ -20,7 +20,7 @@ def ask_running_version(api: KubernetesApi, deployment: DeploymentFacts) -> Vers
         for pod in pods:
             if not ready(pod) or terminating(pod):
                 continue
-            for endpoint in endpoints(pod, deployment.component):
+            for endpoint in endpoints(pod, deployment.component, deployment.main.name):
                 answer = hasty.answer(endpoint.path(namespace, name(pod), VERSION_PATH))
                 found = versions_in(answer.text) if answer.status < 300 else ()
                 if len(found) == 1:

@@ -92,7 +92,12 @@ def wait_until_ready(installation: str, step: RolloutStep, changed: bool, deadli
 def ask_versions(installation: str, step: RolloutStep, wanted: str) -> tuple[str, ...]:
     """Ask every pod for its version through the API server's proxy; what they answered."""
     answers = verify(
-        connected(installation).apis[step.key.cluster], step.key, step.uid, step.component, Version(wanted)
+        connected(installation).apis[step.key.cluster],
+        step.key,
+        step.uid,
+        step.component,
+        Version(wanted),
+        container=step.container,
     )
     tell(str(step.key), State.DONE, f"{len(answers)} of {len(answers)} pods answer {wanted}", 1.0)
     return tuple(answer.version for answer in answers)

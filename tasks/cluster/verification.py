@@ -4,7 +4,7 @@ The proxy needs no route from here to the pods: `/api/v1/namespaces/NS/pods/[htt
 (kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -56,6 +56,9 @@ class Endpoint:
         return f"{self.scheme}:{self.port}"
 
 
+Ways = Callable[[JsonObject], tuple[Endpoint, ...]]
+
+
 class _UnansweredError(TemporaryError):
     """A pod did not answer (yet)."""
 
@@ -64,24 +67,24 @@ class _PodGoneError(UpgradeError):
     """A pod was deleted while it was asked: the others of its Deployment are looked up again."""
 
 
-def endpoints(pod: JsonObject, component: Component) -> tuple[Endpoint, ...]:
-    """Where the pod's management endpoints may be, likeliest first.  Pure.
+def endpoints(pod: JsonObject, component: Component, container: str = "") -> tuple[Endpoint, ...]:
+    """Where the management endpoints of the pod's `container` may be, likeliest first.  Pure.
 
     The readiness probe's own port, then the component's usual port where it is declared, the other declared ports,
     the usual port undeclared; each with the probe's scheme, at last all of them with the other one.
     """
-    container = _container(pod, component)
+    found = _container(pod, component, container)
     declared = [
         int(port["containerPort"])
-        for port in container.get("ports") or ()
+        for port in found.get("ports") or ()
         if port.get("protocol", "TCP") == "TCP" and port.get("containerPort")
     ]
-    named = {port.get("name"): port.get("containerPort") for port in container.get("ports") or () if port.get("name")}
+    named = {port.get("name"): port.get("containerPort") for port in found.get("ports") or () if port.get("name")}
     probe: JsonObject = next(
         (
             get
             for kind in ("readinessProbe", "startupProbe", "livenessProbe")
-            if (get := (container.get(kind) or {}).get("httpGet"))
+            if (get := (found.get(kind) or {}).get("httpGet"))
         ),
         {},
     )
@@ -96,9 +99,12 @@ def endpoints(pod: JsonObject, component: Component) -> tuple[Endpoint, ...]:
     return tuple(Endpoint(scheme, port) for scheme in (first, second) for port in unique)
 
 
-def _container(pod: JsonObject, component: Component) -> JsonObject:
-    """The container that runs the component; a pod with none such (it cannot be) shows its first."""
+def _container(pod: JsonObject, component: Component, named: str) -> JsonObject:
+    """The container of that name, else the one that runs the component, else the pod's first."""
     found: list[JsonObject] = pod.get("spec", {}).get("containers") or []
+    for container in found:
+        if named and container.get("name") == named:
+            return container
     for container in found:
         reference = ImageReference.find(str(container.get("image") or ""))
         if reference is not None and component_of(reference.repository) is component:
@@ -113,6 +119,7 @@ def verify(
     component: Component,
     wanted: Version,
     *,
+    container: str = "",
     retry: Retry | None = None,
 ) -> tuple[PodAnswer, ...]:
     """Every pod of the Deployment's present template has answered `wanted` and is well.
@@ -127,7 +134,7 @@ def verify(
         answers = (
             [_short(len(pods), desired)]
             if len(pods) < desired
-            else _ask_all(api, key, pods, component, wanted, patience)
+            else _ask_all(api, key, pods, lambda pod: endpoints(pod, component, container), wanted, patience)
         )
         failed = [answer for answer in answers if isinstance(answer, str)]
         if not failed:
@@ -144,13 +151,13 @@ def _short(found: int, desired: int) -> str:
 
 
 def _ask_all(
-    api: KubernetesApi, key: DeploymentKey, pods: list[JsonObject], component: Component, wanted: Version, retry: Retry
+    api: KubernetesApi, key: DeploymentKey, pods: list[JsonObject], ways: Ways, wanted: Version, retry: Retry
 ) -> list[PodAnswer | str]:
     """Each pod's answer, or a sentence about why there is none."""
 
     def ask(pod: JsonObject) -> PodAnswer | str:
         try:
-            return retry.call(lambda: _ask(api, key.namespace, pod, component, wanted))
+            return retry.call(lambda: _ask(api, key.namespace, pod, ways(pod), wanted))
         except _PodGoneError:
             return f"gone: pod {name(pod)} was deleted while it was asked"
         except _UnansweredError as error:
@@ -180,10 +187,10 @@ def _pods(api: KubernetesApi, key: DeploymentKey, uid_wanted: str) -> tuple[list
     return [pod for pod in new if ready(pod) and not terminating(pod) and not finished(pod)], desired
 
 
-def _ask(api: KubernetesApi, namespace: str, pod: JsonObject, component: Component, wanted: Version) -> PodAnswer:
+def _ask(api: KubernetesApi, namespace: str, pod: JsonObject, ways: tuple[Endpoint, ...], wanted: Version) -> PodAnswer:
     """One pass over the pod's endpoints; raises `_UnansweredError` where none proves the version."""
     why: list[str] = []
-    for endpoint, status, body in _answers(api, namespace, name(pod), endpoints(pod, component), why):
+    for endpoint, status, body in _answers(api, namespace, name(pod), ways, why):
         said = verified(body, wanted) if status < 300 else f"HTTP {status}"
         if said:
             why.append(f"{endpoint}: {said}")

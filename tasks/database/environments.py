@@ -27,7 +27,7 @@ def unseen_environments(documents: Iterable[dict[str, Any]], shown: Iterable[str
         return []
     return [
         (
-            f"The database names environments that no listed cluster shows as a namespace: {', '.join(sorted(unseen))}. "
+            f"The database names environments that no listed cluster shows as a namespace: {', '.join(sorted(set(unseen)))}. "
             "If a worker of theirs runs in another cluster, add that cluster, or upgrade it there."
         )
     ]

@@ -61,6 +61,15 @@ class Plan(Facts):
     parallel: int = 8
 
     @property
+    def migrates(self) -> bool:
+        """Whether the manager's image changes: then it migrates the database, and a backup comes before.
+
+        Where a former run set it already, the database may have been migrated since, and the backup of that run is
+        the way back: a new one would hold the newer state.
+        """
+        return self.manager is not None and bool(self.manager.changes)
+
+    @property
     def steps(self) -> tuple[RolloutStep, ...]:
         """All steps, the manager's first."""
         others = tuple(step for stage in self.stages for step in stage.steps)

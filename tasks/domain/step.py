@@ -29,6 +29,11 @@ class RolloutStep(Facts):
     interrupts: bool = False
 
     @property
+    def container(self) -> str:
+        """The container that is asked for its version: the first changed one that is no init container, or ""."""
+        return next((change.container for change in self.changes if not change.init), "")
+
+    @property
     def images(self) -> tuple[str, ...]:
         """The images that the pods will run after the step."""
         return tuple(change.new for change in self.changes)

@@ -36,7 +36,7 @@ def holds(reference: ImageReference, settings: ImageSourceSettings) -> bool | No
             if answer.status_code == 401:
                 login = _login(client, answer.headers.get("www-authenticate", ""), settings)
                 answer = client.head(url, headers={"Accept": ACCEPT, **login})
-    except (httpx.HTTPError, OSError, ValueError, KeyError):
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return {200: True, 404: False}.get(answer.status_code)
 
@@ -56,5 +56,7 @@ def _login(client: "httpx.Client", challenge: str, settings: ImageSourceSettings
         return {"Authorization": request.headers["Authorization"]}
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = fields.pop("realm")
+    if not settings.insecure and not realm.startswith("https://"):
+        raise ValueError("the registry sends its login to an address without TLS")
     answer = client.get(realm, params=fields, auth=(user, secret) if user else None).raise_for_status().json()
     return {"Authorization": f"Bearer {answer.get('token') or answer['access_token']}"}
