@@ -13,10 +13,11 @@ from tasks.cluster.api import KubernetesApi
 from tasks.cluster.diagnosis import diagnose, read_symptoms
 from tasks.cluster.image_change import deployment_path
 from tasks.cluster.pod_state import PodLine
-from tasks.cluster.rollout_view import RolloutView, select, selector_text
+from tasks.cluster.rollout_view import RolloutView, select
 from tasks.cluster.verdict import Counts, State, Verdict, Wanted, judge, remember, stale_evidence
 from tasks.cluster.watch import PATHS, View, WatchHub
 from tasks.domain.component import Component
+from tasks.domain.discovery import selector_text
 from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.step import RolloutStep

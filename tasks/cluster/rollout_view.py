@@ -67,16 +67,6 @@ def _expression(expression: Mapping[str, Any], labels: Mapping[str, str]) -> boo
     return False
 
 
-def selector_text(selector: Mapping[str, Any]) -> str:
-    """A LabelSelector as the `labelSelector` query of a list."""
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for e in selector.get("matchExpressions") or []:
-        key, values = e.get("key", ""), ",".join(e.get("values") or [])
-        forms = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key}
-        parts.append(forms.get(e.get("operator", ""), f"!{key}"))
-    return ",".join(parts)
-
-
 def new_replicaset(view: RolloutView) -> JsonObject | None:
     """The ReplicaSet of the Deployment's present template, or None before the controller made it.
 

@@ -13,10 +13,11 @@ from tasks.cluster.api import KubernetesApi
 from tasks.cluster.image_change import deployment_path
 from tasks.cluster.pod_state import finished, ready, terminating
 from tasks.cluster.retry import Retry
-from tasks.cluster.rollout_view import name, new_replicaset, pods_of, select, selector_text, uid
+from tasks.cluster.rollout_view import name, new_replicaset, pods_of, select, uid
 from tasks.cluster.version_answer import healthy, verified
 from tasks.cluster.watch import PATHS
 from tasks.domain.component import DEFAULT_PORT, Component, component_of
+from tasks.domain.discovery import selector_text
 from tasks.domain.errors import DriftError, NotFoundError, TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.reference import ImageReference

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.cluster.rollout_view import matches, select, selector_text
+from tasks.cluster.rollout_view import matches, select
 from tasks.cluster.verdict import Wanted, judge, remember, stale_evidence
+from tasks.domain.discovery import selector_text
 
 FOLDER = Path(__file__).parent / "verdicts"
 BASES = yaml.safe_load((FOLDER / "bases.yaml").read_text())
