@@ -7,7 +7,8 @@ from pathlib import Path
 from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.cli import look, upgrading
 from deployments.cli.options import Format
-from deployments.sandbox.launch import Sandbox
+from deployments.sandbox.launch import VERSIONS, Sandbox
+from tasks.domain.errors import UsageError
 from tasks.domain.plan import PlanRequest
 from tasks.domain.version import Version
 
@@ -15,6 +16,12 @@ from tasks.domain.version import Version
 def demo(start: str, to: str, speed: float) -> None:
     """Start the sandbox at `start`, show it, upgrade it to `to`, show it again."""
     origin, target = Version(start), Version(to)
+    if origin.text not in VERSIONS:
+        raise UsageError(
+            f"The sandbox has no release {origin}.",
+            observed=f"It has {', '.join(VERSIONS)}.",
+            next="Start it with one of these: --from VERSION.",
+        )
     os.environ.pop("PREFECT_API_URL", None)  # the demonstration leaves no trace on a server that people share
     with tempfile.TemporaryDirectory(prefix="apinizer-demo-") as folder:
         print(f"A sandbox with Apinizer {origin} is starting: a Kubernetes API and a database on this machine.")

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 
 from blocks.settings import ClusterSettings, InstallationSettings
+from deployments.cli.server import reach
 from deployments.cli.tables import console
-from tasks.domain.errors import TemporaryError, UsageError
+from tasks.domain.errors import UsageError
 from tasks.domain.version import Version
 
 FILE = Path(__file__).parent.parent / "prefect.yaml"
@@ -28,7 +29,7 @@ def deploy(
             next="Start one (prefect server start) and set PREFECT_API_URL=http://HOST:4200/api.",
         )
     declared = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"][0]
-    _reach(server)
+    reach(server)
     say = console().print
     say(f"Work pool {pool}: {_make_pool(pool, declared['work_pool']['type'])}", markup=False)
     say(f"Block apinizer-installation/{installation}: {_save_block(installation, settings)}", markup=False)
@@ -68,19 +69,6 @@ def _checked_schedule(to: str, cron: str, timezone: str) -> dict[str, Any] | Non
             next='Write minute, hour, day, month and weekday, e.g. "0 2 * * 6" for Saturdays at two.',
         ) from None
     return {"cron": cron, "timezone": timezone, "parameters": {"to": to}}
-
-
-def _reach(server: str) -> None:
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        problem = client.api_healthcheck()
-    if problem is not None:
-        raise TemporaryError(
-            f"The Prefect server at {server.rpartition('@')[2]} does not answer.",
-            observed=type(problem).__name__,
-            next="Check PREFECT_API_URL and PREFECT_API_AUTH_STRING, and that the server runs.",
-        )
 
 
 def _make_pool(name: str, kind: str) -> str:

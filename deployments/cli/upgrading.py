@@ -13,6 +13,7 @@ from deployments.cli.live import Display
 from deployments.cli.look import require_allowed
 from deployments.cli.options import Format
 from deployments.cli.quiet import quiet_prefect
+from deployments.cli.server import reach
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
 from deployments.embedded import EmbeddedServer, quick_imports, without_heartbeats
 from tasks.cluster.planning import Connections, read_plan
@@ -44,6 +45,8 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
         if isinstance(server, EmbeddedServer):
             server.wait()
             os.environ.update(server.settings())
+        else:
+            reach(os.environ["PREFECT_API_URL"])
         provide(NAME, settings)
         with Display(screen, plan) as display, listening(display.hear):
             with quick_imports():
