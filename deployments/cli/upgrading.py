@@ -42,22 +42,27 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
             return
         if ask and sys.stdin.isatty() and sys.stdout.isatty():
             _confirm(plan)
-        if isinstance(server, EmbeddedServer):
-            server.wait()
-            os.environ.update(server.settings())
-        else:
-            reach(os.environ["PREFECT_API_URL"])
+        with screen.status("Starting the run: its Prefect server, its flow"):
+            _prepare(server)
         provide(NAME, settings)
-        with Display(screen, plan) as display, listening(display.hear):
-            with quick_imports():
-                import flows.upgrade  # noqa: F401 - loaded here, run below
-            quiet_prefect()
-            with without_heartbeats():
-                report = _run(settings, request)
+        with Display(screen, plan) as display, listening(display.hear), without_heartbeats():
+            report = _run(settings, request)
         _print(report, output)
 
 
-def _server() -> "AbstractContextManager[Any]":
+def _prepare(server: EmbeddedServer | None) -> None:
+    """The server answers, Prefect knows it, the flow is loaded."""
+    if server is not None:
+        server.wait()
+        os.environ.update(server.settings())
+    else:
+        reach(os.environ["PREFECT_API_URL"])
+    with quick_imports():
+        import flows.upgrade  # noqa: F401 - loaded here, run later
+    quiet_prefect()
+
+
+def _server() -> AbstractContextManager[EmbeddedServer | None]:
     """The embedded server, starting; nothing where the run is to appear on a server that is there."""
     return nullcontext() if os.environ.get("PREFECT_API_URL") else EmbeddedServer()
 

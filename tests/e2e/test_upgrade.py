@@ -37,6 +37,9 @@ def test_all_seven_reach_the_target_and_then_the_next_across_the_managers_new_na
     backup = next((cluster.backups / "backups").glob("*.archive"))
     assert backup.stat().st_mode & 0o777 == 0o600
 
+    history = cluster.kubectl("rollout", "history", "-n", "apinizer", "deployment/manager")
+    assert "apinizer-upgrade: 2025.04.3 to 2025.07.0" in history
+
     assert_status_agrees_with_kubectl(cluster, "2025.07.0")
     code, text = cluster.run("upgrade", "--to", "2025.07.0")
     assert (code, "Nothing to do" in text) == (0, True), text
