@@ -177,6 +177,11 @@ def test_images_that_are_nowhere(cli: Cli, world: World, unchanged: Judge) -> No
     assert OLD in ran.out
 
 
+def test_a_demonstration_of_what_there_is_not(cli: Cli, unchanged: Judge) -> None:
+    assert "2024.01.6" in unchanged(cli("demo", "--from", "2024.01.6"), 2)
+    assert "newest" in unchanged(cli("demo", "--to", "newest"), 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

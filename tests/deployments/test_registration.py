@@ -304,3 +304,38 @@ def test_a_server_that_is_away(site: Site) -> None:
     assert done.returncode == 1
     assert "does not answer" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "does not answer" in upgrade_here(away, "2025.11.1").stderr
+
+
+def test_a_login_that_is_refused(site: Site) -> None:
+    environment = site.environment | {"PREFECT_API_AUTH_STRING": "ci:another-passw0rd"}
+    stranger = Site(site.world, site.api, environment, site.folder)
+    done = stranger.deploy()
+    assert done.returncode == 1
+    assert "refused the login" in done.stderr
+    assert "another-passw0rd" not in done.stdout + done.stderr
+
+
+def upgrade_here(site: Site, to: str) -> subprocess.CompletedProcess[str]:
+    """The command line's own upgrade, with the server in its environment."""
+    options = ["upgrade", "--config", "site.yaml", "--to", to, "--together", "--yes"]
+    return subprocess.run(
+        [str(BIN / "apinizer-upgrade"), *options],
+        env=site.environment,
+        cwd=site.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_run_of_the_command_line_appears_on_the_server(site: Site, finished: dict[str, Any]) -> None:
+    to = "2025.11.1"
+    done = upgrade_here(site, to)
+    assert done.returncode == 0, done.stderr
+    assert site.world.at(to) == ALL
+    name = f"upgrade command-line to {to}"
+    (run,) = site.api.post("/flow_runs/filter", json={"flow_runs": {"name": {"any_": [name]}}}).json()
+    assert run["state_type"] == "COMPLETED"
+    assert not any(secret in str(run) for secret in site.world.secrets())
