@@ -11,7 +11,6 @@ from prefect.futures import PrefectFuture
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
 from tasks.database.steps import BackupResult, DatabaseLook
-from tasks.domain.component import Component
 from tasks.domain.errors import DriftError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Inventory
 from tasks.domain.plan import Plan
@@ -54,7 +53,7 @@ class Course:
     def roll(self, step: RolloutStep, after: Sequence[PrefectFuture[Any]]) -> Rolled:
         """Set the image, wait until Ready, ask every pod, when all of `after` have succeeded."""
         cause = f"apinizer-upgrade: {self.plan.current} to {self.plan.to}"
-        deadline = self.manager_timeout if step.component is Component.MANAGER else self.timeout
+        deadline = self.manager_timeout if step.is_manager else self.timeout
         changed = change_images.submit(self.installation, step, cause, wait_for=after, return_state=False)
         ready = wait_until_ready.submit(self.installation, step, changed, deadline, return_state=False)
         verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=[ready], return_state=False)

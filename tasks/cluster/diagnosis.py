@@ -13,7 +13,6 @@ from tasks.cluster.answers import JsonObject, clean
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.pod_state import PULLS, PodLine, Trouble
 from tasks.cluster.verdict import State, Verdict
-from tasks.domain.component import Component
 from tasks.domain.errors import DriftError, RolloutError, UpgradeError
 from tasks.domain.step import RolloutStep
 
@@ -121,7 +120,7 @@ def _next(step: RolloutStep, verdict: Verdict, symptoms: Symptoms) -> str:
         return (
             "The database is newer than this version: restore the backup that fits it, or upgrade to the newer version."
         )
-    if step.component is not Component.MANAGER and WRONG_SCHEMA.search(log):
+    if not step.is_manager and WRONG_SCHEMA.search(log):
         return "The database is not at this version: bring the manager to it first, then run again."
     if "quota" in verdict.message:
         return f"Raise or free the quota (kubectl -n {ns} describe resourcequota), then run again."

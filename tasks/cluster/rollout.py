@@ -16,7 +16,6 @@ from tasks.cluster.pod_state import PodLine
 from tasks.cluster.rollout_view import RolloutView, select
 from tasks.cluster.verdict import Counts, State, Verdict, Wanted, judge, remember, stale_evidence
 from tasks.cluster.watch import PATHS, View, WatchHub
-from tasks.domain.component import Component
 from tasks.domain.discovery import selector_text
 from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
@@ -83,7 +82,7 @@ def _wanted(api: KubernetesApi, step: RolloutStep) -> Wanted:
     except NotFoundError:
         generation = 0  # the verdict says that it is gone
     images = {change.container: change.new for change in step.changes}
-    return Wanted(step.uid, generation, images, patient=step.component is Component.MANAGER)
+    return Wanted(step.uid, generation, images, patient=step.is_manager)
 
 
 @dataclass

@@ -12,7 +12,6 @@ from tasks.cluster.rollout import RolloutProgress, wait_ready
 from tasks.cluster.session import connected, hub
 from tasks.cluster.verdict import Counts
 from tasks.cluster.verification import verify
-from tasks.domain.component import Component
 from tasks.domain.errors import StoppedError
 from tasks.domain.inventory import Inventory
 from tasks.domain.plan import Plan, PlanRequest
@@ -79,7 +78,7 @@ def wait_until_ready(installation: str, step: RolloutStep, changed: bool, deadli
         publish(Event(name, State.LOG, text))
 
     watches = hub(installation, step.key.cluster)
-    following = RolloutLog(watches, step, line) if step.component is Component.MANAGER else nullcontext()
+    following = RolloutLog(watches, step, line) if step.is_manager else nullcontext()
     with following:
         evidence = wait_ready(
             watches, step, deadline_seconds=deadline, fresh=changed, progress=progress, stop=stopping.asked
@@ -91,6 +90,9 @@ def wait_until_ready(installation: str, step: RolloutStep, changed: bool, deadli
 @task(name="verify", task_run_name="verify: {step.component} {step.key}", **LOOKS)
 def ask_versions(installation: str, step: RolloutStep, wanted: str) -> tuple[str, ...]:
     """Ask every pod for its version through the API server's proxy; what they answered."""
+    if not step.serves:
+        tell(str(step.key), State.DONE, "Ready; it answers no version of its own", 1.0)
+        return ()
     answers = verify(
         connected(installation).apis[step.key.cluster],
         step.key,

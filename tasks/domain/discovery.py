@@ -60,7 +60,7 @@ def deployment_facts(
     status = deployment.get("status") or {}
     key = DeploymentKey(cluster=cluster, namespace=meta["namespace"], name=meta["name"])
     containers = tuple(_containers(spec["template"]["spec"], key, corrections))
-    if not any(not c.init for c in containers):
+    if not containers:
         return None
     return DeploymentFacts(
         key=key,
@@ -150,29 +150,20 @@ def selector_text(selector: JsonObject) -> str:
 
 
 def lookalikes(deployments: Iterable[JsonObject], corrections: Sequence[Correction]) -> list[str]:
-    """Sentences about containers that an upgrade leaves alone and a person should look at.
-
-    They may be components behind a prefix that does not say so, or components that only initialise a pod of
-    something else, which no version can be asked of.
+    """Sentences about containers that an upgrade leaves alone and a person should look at: they may be components
+    behind a prefix that does not say so.
     """
     sentences = []
     for deployment in deployments:
         where = f"{deployment['metadata']['namespace']}/{deployment['metadata']['name']}"
         pod = deployment["spec"]["template"]["spec"]
         regular = _unsaid(deployment, pod.get("containers") or (), corrections)
-        initial = _unsaid(deployment, pod.get("initContainers") or (), corrections)
         sentences += [
             f"{where} runs {image}, which looks like a component behind a folder of another name; if it is one, say "
             "so with an override."
             for image in regular
             if resembles(image)
         ]
-        if deployment_facts(deployment, "", corrections) is None:
-            sentences += [
-                f"{where} runs {image} as an init container only; it is left as it is."
-                for image in initial
-                if recognised(image)
-            ]
     return sentences
 
 

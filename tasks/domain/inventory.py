@@ -87,9 +87,17 @@ class DeploymentFacts(Facts):
         return self.main.component
 
     @property
+    def serves(self) -> bool:
+        """Whether a component runs in it; False where an image of one only initialises pods of something else.
+
+        Its image is upgraded with the others, at the end; no version can be asked of it.
+        """
+        return any(not c.init for c in self.containers)
+
+    @property
     def environment(self) -> str:
         """The environment it serves (its namespace), or "" for what serves all."""
-        return self.key.namespace if self.component in OF_ENVIRONMENT else ""
+        return self.key.namespace if self.serves and self.component in OF_ENVIRONMENT else ""
 
     @property
     def version(self) -> Version | None:
@@ -108,8 +116,8 @@ class Inventory(Facts):
     unseen: tuple[str, ...] = ()
 
     def of(self, component: Component) -> tuple[DeploymentFacts, ...]:
-        """The Deployments of one component."""
-        return tuple(d for d in self.deployments if d.component is component)
+        """The Deployments in which a component runs."""
+        return tuple(d for d in self.deployments if d.serves and d.component is component)
 
     @property
     def environments(self) -> tuple[str, ...]:

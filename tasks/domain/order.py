@@ -52,6 +52,10 @@ def _worker_pods(deployments: Iterable[DeploymentFacts], environment: tuple[str,
     )
 
 
+def _of_environment(step: RolloutStep) -> bool:
+    return step.serves and step.component in OF_ENVIRONMENT
+
+
 def stages_of(
     steps: Sequence[RolloutStep],
     inventory: Inventory,
@@ -62,22 +66,18 @@ def stages_of(
 ) -> Stages:
     """The stages after the manager, without empty ones."""
     order = environment_order(inventory, wanted, known)
-    others = [s for s in steps if s.component is not Component.MANAGER]
+    others = [s for s in steps if not s.is_manager]
     if together:
         return [("all components together", tuple(others))] if others else []
     several = len({cluster for cluster, _ in order}) > 1
     stages: Stages = [
         (
             f"environment {cluster}/{namespace}" if several else f"environment {namespace}",
-            tuple(
-                s
-                for s in others
-                if s.component in OF_ENVIRONMENT and (s.key.cluster, s.key.namespace) == (cluster, namespace)
-            ),
+            tuple(s for s in others if _of_environment(s) and (s.key.cluster, s.key.namespace) == (cluster, namespace)),
         )
         for cluster, namespace in order
     ]
-    stages.append(("portal and integration", tuple(s for s in others if s.component not in OF_ENVIRONMENT)))
+    stages.append(("portal and integration", tuple(s for s in others if not _of_environment(s))))
     return [(title, found) for title, found in stages if found]
 
 

@@ -127,7 +127,7 @@ def make_plan(inventory: Inventory, request: PlanRequest, *, held: Mapping[str, 
     return Plan(
         to=request.to,
         current=current,
-        manager=next((s for s in steps if s.component is Component.MANAGER), None),
+        manager=next((s for s in steps if s.is_manager), None),
         stages=tuple(
             Stage(title=title, steps=found)
             for title, found in stages_of(
@@ -161,6 +161,7 @@ def step_of(deployment: DeploymentFacts, request: PlanRequest, names: Mapping[Co
         component=deployment.component,
         changes=changes,
         replicas=deployment.replicas,
+        serves=deployment.serves,
         interrupts=deployment.replicas == 1 or (deployment.strategy == "Recreate" and deployment.replicas > 0),
     )
 

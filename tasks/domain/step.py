@@ -17,7 +17,8 @@ class RolloutStep(Facts):
     """The change of one Deployment.
 
     `uid` and `resource_version` are of the object that was judged when the plan was made; `changes` may be empty
-    where the images are already the wanted ones (then only the wait is left).
+    where the images are already the wanted ones (then only the wait is left).  `serves` is False where the images
+    only initialise pods of something else.
     """
 
     key: DeploymentKey
@@ -27,6 +28,12 @@ class RolloutStep(Facts):
     changes: tuple[ImageChange, ...]
     replicas: int
     interrupts: bool = False
+    serves: bool = True
+
+    @property
+    def is_manager(self) -> bool:
+        """Whether a manager runs in it, so that it comes before all others."""
+        return self.serves and self.component is Component.MANAGER
 
     @property
     def container(self) -> str:

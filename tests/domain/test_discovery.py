@@ -38,6 +38,7 @@ def test_what_a_deployment_is(case: dict[str, Any]) -> None:
         "version": str(facts.version) if facts.version else None,
         "environment": facts.environment,
         "kept_by": facts.kept_by,
+        "serves": facts.serves,
         "named": [c.name for c in facts.containers if c.named],
         "ports": list(facts.main.ports),
     }
