@@ -22,7 +22,7 @@ from tasks.record import stopping
 from tasks.record.artifacts import Gauge, keep_page
 from tasks.record.feed import Event, State, publish
 from tasks.record.task_rules import LOOKS
-from tasks.record.telling import tell
+from tasks.record.telling import failure_told, tell
 
 
 @task(name="inventory", task_run_name="inventory", **LOOKS)
@@ -55,7 +55,8 @@ def change_images(installation: str, step: RolloutStep, cause: str) -> bool:
             f"{step.key} was not begun: the run is to stop.", observed="Its image is as it was.", next="Run it again."
         )
     tell(str(step.key), State.RUNNING, ", ".join(step.images) or "its images are there already")
-    evidence = set_images(connected(installation).apis[step.key.cluster], step, cause)
+    with failure_told(str(step.key)):
+        evidence = set_images(connected(installation).apis[step.key.cluster], step, cause)
     tell(str(step.key), State.RUNNING, "image set" if evidence.changed else "nothing to set")
     return evidence.changed
 
@@ -79,7 +80,7 @@ def wait_until_ready(installation: str, step: RolloutStep, changed: bool, deadli
 
     watches = hub(installation, step.key.cluster)
     following = RolloutLog(watches, step, line) if step.is_manager else nullcontext()
-    with following:
+    with following, failure_told(name):
         evidence = wait_ready(
             watches, step, deadline_seconds=deadline, fresh=changed, progress=progress, stop=stopping.asked
         )
@@ -93,14 +94,9 @@ def ask_versions(installation: str, step: RolloutStep, wanted: str) -> tuple[str
     if not step.serves:
         tell(str(step.key), State.DONE, "Ready; it answers no version of its own", 1.0)
         return ()
-    answers = verify(
-        connected(installation).apis[step.key.cluster],
-        step.key,
-        step.uid,
-        step.component,
-        Version(wanted),
-        container=step.container,
-    )
+    api = connected(installation).apis[step.key.cluster]
+    with failure_told(str(step.key)):
+        answers = verify(api, step.key, step.uid, step.component, Version(wanted), container=step.container)
     tell(str(step.key), State.DONE, f"{len(answers)} of {len(answers)} pods answer {wanted}", 1.0)
     return tuple(answer.version for answer in answers)
 
