@@ -32,7 +32,8 @@ test: lint
 
 # Needs $$KUBECONFIG and the REALCLUSTER_* variables of a real cluster that may be wrecked.
 e2e: .venv/.testing
-	CONTRACT_TARGET=real $(BIN)/pytest tests/contract tests/e2e
+	CONTRACT_TARGET=real $(BIN)/pytest -n 4 tests/contract
+	$(BIN)/pytest tests/e2e
 
 # Exact versions with hashes, no addresses.
 lock:

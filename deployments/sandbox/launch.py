@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -179,9 +180,7 @@ class Sandbox:
     # ------------------------------------------------------------------ control
     def control(self, path: str, body: JsonObject | None = None) -> JsonObject:
         """Ask `/sandbox/PATH`: GET without a body, POST with one. Raises SandboxError when it is refused."""
-        url = urlsplit(self.api_url)
-        context = ssl.create_default_context(cafile=str(self.directory / "api.crt"))
-        connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=60, context=context)
+        connection = self._connection()
         try:
             headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
             connection.request(
@@ -197,6 +196,23 @@ class Sandbox:
         if answer.status >= 400:
             raise SandboxError(str(found.get("message", found)))
         return found
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        """A connection to the API, which may be down for some seconds on purpose: nothing is sent before it stands."""
+        url = urlsplit(self.api_url)
+        context = ssl.create_default_context(cafile=str(self.directory / "api.crt"))
+        end = time.monotonic() + 60
+        while True:
+            connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=60, context=context)
+            try:
+                connection.connect()
+            except ConnectionError:
+                connection.close()
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+            else:
+                return connection
 
     def faults(self, **fields: object) -> JsonObject:
         """Set fields of `faults.Faults` (and read them all): `faults(latency_seconds=0.2, half_open_watches=True)`."""
