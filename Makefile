@@ -7,11 +7,12 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 install: .venv/.installed
 
 .venv/.installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apinizer-upgrade needs Python 3.11 or newer; say `make PYTHON=python3.11 ...`" or 0)'
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "apinizer-upgrade needs Python 3.11 or newer; say `make PYTHON=python3.11 ...`" or 0)'
+	@echo "Making the environment in .venv; this takes a minute or two."
+	@$(PYTHON) -m venv .venv
 	$(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
-	$(BIN)/python -m deployments.embedded prepare
+	@$(BIN)/python -m deployments.embedded prepare >/dev/null
 	@touch $@
 
 .venv/.testing: .venv/.installed requirements-test.lock
