@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -10,6 +11,7 @@ from prefect.futures import PrefectFuture
 
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
+from tasks.database.slot import newest_backup
 from tasks.database.steps import BackupResult, DatabaseLook
 from tasks.domain.errors import DriftError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Inventory
@@ -48,7 +50,9 @@ class Course:
     archive: PrefectFuture[str] | None = None
     backup: PrefectFuture[BackupResult] | None = None
     rolled: list[Rolled] = field(default_factory=list)
+    asked: dict[str, PrefectFuture[tuple[str, ...]]] = field(default_factory=dict)
     after: Inventory | None = None
+    backup_dir: str = ""
 
     def roll(self, step: RolloutStep, after: Sequence[PrefectFuture[Any]]) -> Rolled:
         """Set the image, wait until Ready, ask every pod, when all of `after` have succeeded."""
@@ -59,6 +63,12 @@ class Course:
         verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=[ready], return_state=False)
         self.rolled.append(Rolled(step, changed, ready, verified))
         return self.rolled[-1]
+
+    def ask(self, step: RolloutStep, after: Sequence[PrefectFuture[Any]]) -> PrefectFuture[tuple[str, ...]]:
+        """Ask every pod of a Deployment that is at the target already."""
+        verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=after, return_state=False)
+        self.asked[str(step.key)] = verified
+        return verified
 
     def finish(self) -> Report:
         """Wait for every step; the report, or the first failure told with what is safe now."""
@@ -91,10 +101,11 @@ class Course:
 
     def _futures(self) -> list[PrefectFuture[Any]]:
         rolled = (f for r in self.rolled for f in (r.changed, r.ready, r.verified))
-        return [f for f in (self.database, self.archive, self.backup, *rolled) if f is not None]
+        return [f for f in (self.database, self.archive, self.backup, *self.asked.values(), *rolled) if f is not None]
 
     def _report(self, after: Inventory) -> Report:
-        answered = {str(r.step.key): r.verified.result() for r in self.rolled if r.verified.state.is_completed()}
+        verified = self.asked | {str(r.step.key): r.verified for r in self.rolled}
+        answered = {key: future.result() for key, future in verified.items() if future.state.is_completed()}
         notes = self.database.result().unseen if self.database and self.database.state.is_completed() else ()
         return make_report(self.plan, self.before, after, answered, self._backup(), notes)
 
@@ -129,7 +140,14 @@ class Course:
             if r.changed.state.is_completed() or (r.step.changes and now.get(r.step.key) in r.step.images)
         ]
         proved = [r.step.key for r in self.rolled if r.verified.state.is_completed()]
-        return safe_now(self.plan, patched, proved, self._backup())
+        safe = safe_now(self.plan, patched, proved, self._backup(), now)
+        return safe if self.plan.migrates else f"{safe}\n{self._former_backup()}"
+
+    def _former_backup(self) -> str:
+        """Where the way back is when this run had no reason to make one."""
+        newest = newest_backup(Path(self.backup_dir))
+        found = f"the newest in {self.backup_dir} is {newest}" if newest else f"there is none in {self.backup_dir}"
+        return f"This run made no backup, because the manager's image was set before it; {found}."
 
 
 def _incomplete(report: Report) -> UpgradeError:

@@ -20,7 +20,7 @@ from tasks.domain.errors import before_any_change
 from tasks.domain.order import lanes
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.version import Version
-from tasks.record import stopping
+from tasks.record import artifacts, stopping
 
 BACKUP_FOLDER = "backups"
 
@@ -58,6 +58,7 @@ def upgrade(
         timeout: Seconds that any other component may take to become Ready.
     """
     stopping.clear()
+    artifacts.begin()
     with session(installation) as open_session:
         settings = open_session.connections.settings
         request = PlanRequest(
@@ -75,8 +76,8 @@ def upgrade(
             plan: Plan = planned.result()
         course = course_of(installation, plan, inventory.result(), manager_timeout, timeout)
         try:
-            if plan.steps:
-                _run(course, backup_dir or settings.backup_dir or BACKUP_FOLDER, inventory, planned)
+            course.backup_dir = backup_dir or settings.backup_dir or BACKUP_FOLDER
+            _run(course, inventory, planned)
             return course.finish().model_dump(mode="json")
         except KeyboardInterrupt:
             stopping.ask()
@@ -91,20 +92,26 @@ def upgrade(
             raise
 
 
-def _run(course: Course, backup_dir: str, inventory: Any, planned: Any) -> None:
+def _run(course: Course, inventory: Any, planned: Any) -> None:
     """The steps in their order; each begins when all of `after` have succeeded."""
     plan, name = course.plan, course.installation
     manager = course.manager_key
-    course.database = reach_database.submit(name, manager, inventory, wait_for=[planned], return_state=False)
-    first: list[Rolled] = []
-    gate: list[Any] = [course.database]
+    gate: list[Any] = [planned]
+    if plan.steps:
+        course.database = reach_database.submit(name, manager, inventory, wait_for=gate, return_state=False)
+        gate = [course.database]
     if plan.migrates:
-        course.archive = back_up.submit(name, manager, backup_dir, str(plan.current), wait_for=gate, return_state=False)
+        course.archive = back_up.submit(
+            name, manager, course.backup_dir, str(plan.current), wait_for=gate, return_state=False
+        )
         course.backup = prove_backup.submit(course.archive, return_state=False)
         gate = [course.backup]
     if plan.manager:
-        first = [course.roll(plan.manager, after=gate)]
-        gate = [first[0].verified]
+        gate = [course.roll(plan.manager, after=gate).verified]
+    # What seems to be there already is asked before anything else is touched, the manager first.
+    for manager_first in (True, False):
+        there = [step for step in plan.there if step.is_manager is manager_first]
+        gate = [course.ask(step, after=gate) for step in there] or gate
     previous: list[Rolled] = []
     for stage in plan.stages:
         rolled = []

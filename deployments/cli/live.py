@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -48,10 +49,15 @@ class Display:
         if error is not None:
             self._fail()
         if self._console.is_terminal:
-            self._live.stop()
+            with suppress(OSError):  # a terminal that was closed
+                self._live.stop()
 
     def hear(self, event: Event) -> None:
-        """One event of the run."""
+        """One event of the run.  Output that cannot be written (a closed pipe, a full disk) never holds the run up."""
+        with suppress(OSError):
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         if event.state is State.LOG:
             self._line(f"{event.subject} | {event.text}", "dim")
             return

@@ -5,6 +5,7 @@ Importing this module imports neither Prefect nor a client library, so that --he
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -131,18 +132,24 @@ def deploy(
     timezone: Annotated[
         str, typer.Option("--timezone", help="The schedule's time zone, e.g. Europe/Istanbul.")
     ] = "UTC",
+    no_schedule: Annotated[bool, typer.Option("--no-schedule", help="Take the schedules away.")] = False,
 ) -> None:
     """Register the upgrade with the Prefect server at PREFECT_API_URL; may be run again."""
     from deployments.cli import registration
 
     given = config is not None or bool(kubeconfig or context or namespace)
     settings = opt.settings(config, kubeconfig, context, namespace) if given else None
-    registration.deploy(installation, pool, settings, to=to, cron=cron, timezone=timezone)
+    registration.deploy(installation, pool, settings, to=to, cron=cron, timezone=timezone, keep=not no_schedule)
 
 
 def run() -> None:
     """The entry point: errors become their four parts on standard error and an exit code, never a traceback."""
-    sys.exit(exit_code_of(app, sys.argv[1:]))
+    code = exit_code_of(app, sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # nobody reads any more: the interpreter's own flush at the end would complain once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def exit_code_of(application: Callable[..., Any], arguments: list[str]) -> int:
@@ -155,6 +162,8 @@ def exit_code_of(application: Callable[..., Any], arguments: list[str]) -> int:
         return tell_failure(both.error, arguments, both.document)
     except KeyboardInterrupt:
         return _interrupted()
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE  # as any command whose reader has gone
     except Exception as error:
         if type(error).__name__ == "Abort":
             return _interrupted()

@@ -1,6 +1,7 @@
 """`deploy`: registers work pool, blocks and the upgrade's deployment with a Prefect server.  May be run again."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -13,13 +14,30 @@ from deployments.cli.tables import console
 from tasks.domain.errors import UsageError
 from tasks.domain.version import Version
 
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 FILE = Path(__file__).parent.parent / "prefect.yaml"
 
 
 def deploy(
-    installation: str, pool: str, settings: InstallationSettings | None, *, to: str, cron: str, timezone: str
+    installation: str,
+    pool: str,
+    settings: InstallationSettings | None,
+    *,
+    to: str,
+    cron: str,
+    timezone: str,
+    keep: bool,
 ) -> None:
-    """Register everything; raise `UsageError` for what cannot be, `TemporaryError` where the server is away."""
+    """Register everything; raise `UsageError` for what cannot be, `TemporaryError` where the server is away.
+
+    Without a `cron` the schedules that are there stay, unless `keep` is false.
+    """
+    if not NAME.fullmatch(installation):
+        raise UsageError(
+            f"{installation!r} cannot be an installation's name.",
+            observed="A block's name is of lower-case letters, digits and dashes.",
+            next="Name it like site-a.",
+        )
     schedule = _checked_schedule(to, cron, timezone)
     server = os.environ.get("PREFECT_API_URL", "")
     if not server:
@@ -33,8 +51,9 @@ def deploy(
     say = console().print
     say(f"Work pool {pool}: {_make_pool(pool, declared['work_pool']['type'])}", markup=False)
     say(f"Block apinizer-installation/{installation}: {_save_block(installation, settings)}", markup=False)
-    name = _apply(declared, installation, pool, settings, schedule)
-    say(f"Deployment {name}: registered", markup=False)
+    schedules = [_cron(schedule)] if schedule else _present_schedules(installation) if keep else []
+    name = _apply(declared, installation, pool, settings, schedules)
+    say(f"Deployment {name}: registered, {_told(schedules)}", markup=False)
     say(
         f"\nStart a worker where the cluster and the backup folder can be reached:\n  prefect worker start --pool {pool}",
         markup=False,
@@ -56,7 +75,9 @@ def _checked_schedule(to: str, cron: str, timezone: str) -> dict[str, Any] | Non
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError):
         raise UsageError(
-            f"{timezone!r} is not a time zone.", next="Name it as the tz database does, e.g. Europe/Istanbul."
+            f"{timezone!r} is not a time zone.",
+            observed="The tz database does not know it.",
+            next="Name it as the tz database does, e.g. Europe/Istanbul.",
         ) from None
     from prefect.client.schemas.schedules import CronSchedule
     from pydantic import ValidationError
@@ -66,6 +87,7 @@ def _checked_schedule(to: str, cron: str, timezone: str) -> dict[str, Any] | Non
     except ValidationError:
         raise UsageError(
             f"{cron!r} is not a cron schedule.",
+            observed="It has five fields: minute, hour, day of the month, month, weekday.",
             next='Write minute, hour, day, month and weekday, e.g. "0 2 * * 6" for Saturdays at two.',
         ) from None
     return {"cron": cron, "timezone": timezone, "parameters": {"to": to}}
@@ -120,16 +142,48 @@ def _cluster(cluster: ClusterSettings, path: str) -> ClusterSettings:
     return cluster.model_copy(update={"kubeconfig_path": path})
 
 
+def _cron(schedule: dict[str, Any]) -> Any:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
+
+    when = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+    return DeploymentScheduleCreate(schedule=when, parameters=schedule["parameters"])
+
+
+def _present_schedules(installation: str) -> list[Any]:
+    """The schedules of the deployment as it is registered now."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(f"upgrade/{installation}")
+        except ObjectNotFound:
+            return []
+    return [
+        DeploymentScheduleCreate(schedule=s.schedule, active=s.active, parameters=s.parameters) for s in found.schedules
+    ]
+
+
+def _told(schedules: list[Any]) -> str:
+    if not schedules:
+        return "no schedule"
+    whens = (
+        f"{getattr(s.schedule, 'cron', 'a schedule')} {getattr(s.schedule, 'timezone', '') or ''}" for s in schedules
+    )
+    return f"scheduled: {'; '.join(when.strip() for when in whens)}"
+
+
 def _apply(
     declared: dict[str, Any],
     installation: str,
     pool: str,
     settings: InstallationSettings | None,
-    schedule: dict[str, Any] | None,
+    schedules: list[Any],
 ) -> str:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.deployments.runner import RunnerDeployment
-    from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
     from flows.upgrade import Order, upgrade
@@ -150,9 +204,7 @@ def _apply(
         description=declared["description"],
         tags=[*declared["tags"], f"installation:{installation}"],
         parameters=defaults,
-        schedules=[Cron(schedule["cron"], timezone=schedule["timezone"], parameters=schedule["parameters"])]
-        if schedule
-        else [],
+        schedules=schedules,
         concurrency_limit=ConcurrencyLimitConfig(**declared["concurrency_limit"]),
         enforce_parameter_schema=declared["enforce_parameter_schema"],
         work_pool_name=pool,

@@ -16,8 +16,8 @@ from deployments.cli.quiet import quiet_prefect
 from deployments.cli.server import reach
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
 from deployments.embedded import EmbeddedServer, quick_imports, without_heartbeats
-from tasks.cluster.planning import Connections, read_plan
-from tasks.domain.errors import before_any_change
+from tasks.cluster.planning import Connections, prove_there, read_plan
+from tasks.domain.errors import UpgradeError, before_any_change
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.record.feed import listening
 
@@ -37,17 +37,25 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
             screen.print(plan_view(plan))
         require_allowed(plan, plan_value(plan, inventory))
         if not plan.steps:
+            with before_any_change():
+                answered = prove_there(connections, plan)
             if output is Format.JSON:
-                print(json.dumps(plan_value(plan, inventory) | {"complete": True}, indent=2))
+                print(json.dumps(plan_value(plan, inventory) | {"complete": True, "answered": answered}, indent=2))
+            else:
+                screen.print(f"Every pod answers {plan.to}.")
             return
-        if ask and sys.stdin.isatty() and sys.stdout.isatty():
+        if ask and sys.stdin.isatty():
             _confirm(plan)
         with screen.status("Starting the run: its Prefect server, its flow"):
             _prepare(server)
         provide(NAME, settings)
         with Display(screen, plan) as display, listening(display.hear), without_heartbeats():
             report = _run(settings, request)
-        _print(report, output)
+        try:
+            _print(report, output)
+            sys.stdout.flush()
+        except OSError as error:
+            raise _unwritten(report, error) from None
 
 
 def _prepare(server: EmbeddedServer | None) -> None:
@@ -70,7 +78,11 @@ def _server() -> AbstractContextManager[EmbeddedServer | None]:
 def _confirm(plan: Plan) -> None:
     import typer
 
-    typer.confirm(f"Upgrade {len(plan.steps)} Deployments to {plan.to}?", abort=True)
+    # Asked on standard error: what is printed may go into a pipe while a person sits at the keyboard.
+    if not typer.confirm(f"Upgrade {len(plan.steps)} Deployments to {plan.to}?", err=True):
+        raise UpgradeError(
+            "The upgrade was not started.", observed="The answer was no.", next="Run it when you are ready."
+        )
 
 
 def _run(settings: InstallationSettings, request: PlanRequest) -> dict[str, Any]:
@@ -85,6 +97,15 @@ def _run(settings: InstallationSettings, request: PlanRequest) -> dict[str, Any]
         repositories=dict(request.repositories),
         manager_timeout=settings.upgrade.manager_timeout,
         timeout=settings.upgrade.timeout,
+    )
+
+
+def _unwritten(report: dict[str, Any], error: OSError) -> UpgradeError:
+    return UpgradeError(
+        "The report could not be written to the output.",
+        observed=error.strerror or type(error).__name__,
+        safe=f"The upgrade is complete: every component is at {report['to']} and answers. Backup: {report['backup']}.",
+        next="apinizer-upgrade status shows the installation.",
     )
 
 
@@ -103,4 +124,5 @@ def _print(report: dict[str, Any], output: Format) -> None:
             screen.print(f"Note: {note}", markup=False)
         if report["backup"]:
             screen.print(f"Backup: {report['backup']}, read back whole.", markup=False)
-        screen.print(f"[bold green]Upgraded from {report['before']} to {report['to']}.[/]")
+        way = f"from {report['before']} " if report["before"] != report["to"] else "all components "
+        screen.print(f"[bold green]Upgraded {way}to {report['to']}.[/]")

@@ -110,7 +110,7 @@ def _next(step: RolloutStep, verdict: Verdict, symptoms: Symptoms) -> str:
     trouble = verdict.trouble
     ns, log = step.key.namespace, "\n".join(symptoms.log)
     if trouble is not None and (trouble.reason in PULLS or trouble.reason == "ErrImageNeverPull"):
-        return _bring_image(trouble)
+        return _bring_image(step, trouble)
     if LOCK_LEFT.search(log):
         return (
             "A migration was killed and left its lock: when no manager runs, remove the document in collection "
@@ -136,12 +136,15 @@ def _next(step: RolloutStep, verdict: Verdict, symptoms: Symptoms) -> str:
     return _next_of_slow(step, verdict)
 
 
-def _bring_image(trouble: Trouble) -> str:
+def _bring_image(step: RolloutStep, trouble: Trouble) -> str:
     node = trouble.node or "the node"
+    # A manager that never started has migrated nothing, so its old image still fits the database.
+    undo = f"kubectl -n {step.key.namespace} rollout undo deployment/{step.key.name}"
+    back = f" To go back instead, as long as no container of it has started: {undo}." if step.is_manager else ""
     return (
         f"Bring {trouble.image} to node {node} (on it: ctr -n k8s.io images import FILE; a Docker node: docker load), or "
         f"see that {node} reaches the registry and may pull from it; the kubelet tries again by itself. Then run again."
-    )
+    ) + back
 
 
 def _next_of_slow(step: RolloutStep, verdict: Verdict) -> str:

@@ -9,6 +9,7 @@ from tasks.cluster.api import KubernetesApi
 from tasks.cluster.inventory import ClusterScope, read_inventory
 from tasks.cluster.node_images import held_on_nodes
 from tasks.cluster.running_version import ask_running_version
+from tasks.cluster.verification import verify
 from tasks.domain.component import Component, repositories
 from tasks.domain.inventory import Inventory
 from tasks.domain.plan import Plan, PlanRequest, make_plan, new_image
@@ -42,6 +43,20 @@ def read_plan(connections: Connections, inventory: Inventory, request: PlanReque
     manager = inventory.manager
     running = ask_running_version(connections.apis[manager.key.cluster], manager) if manager else None
     return make_plan(inventory, request, held=held_repositories(connections, inventory, request), running=running)
+
+
+def prove_there(connections: Connections, plan: Plan) -> dict[str, list[str]]:
+    """Ask every pod of what is at the target already; the versions that each Deployment's pods answered.
+
+    Raise `UnprovenError` where one answers another or none: an image's tag alone proves nothing.
+    """
+    answered = {}
+    for step in plan.there:
+        if step.serves:
+            api = connections.apis[step.key.cluster]
+            answers = verify(api, step.key, step.uid, step.component, plan.to, container=step.container)
+            answered[str(step.key)] = [answer.version for answer in answers]
+    return answered
 
 
 def held_repositories(connections: Connections, inventory: Inventory, request: PlanRequest) -> dict[str, bool]:

@@ -162,6 +162,8 @@ class _Wait:
             raise diagnose(self.step, verdict, symptoms, self.clock() - self.begin)
 
     def _tell(self, verdict: Verdict, progress: Callable[[RolloutProgress], None]) -> None:
+        if verdict.state is State.DRIFTED:
+            return  # its counts are of nothing: the error that comes says what was found
         text = _text(verdict)
         state = f"{verdict.state} {text}"
         if state == self.told:

@@ -97,7 +97,8 @@ def ask_versions(installation: str, step: RolloutStep, wanted: str) -> tuple[str
     api = connected(installation).apis[step.key.cluster]
     with failure_told(str(step.key)):
         answers = verify(api, step.key, step.uid, step.component, Version(wanted), container=step.container)
-    tell(str(step.key), State.DONE, f"{len(answers)} of {len(answers)} pods answer {wanted}", 1.0)
+    said = f"{len(answers)} of {len(answers)} pods answer {wanted}" if answers else "no pods, so none has proved it"
+    tell(str(step.key), State.DONE, said, 1.0)
     return tuple(answer.version for answer in answers)
 
 

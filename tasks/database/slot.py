@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tasks.database.manifest import manifest_path, sync_directory
-from tasks.database.naming import PARTIAL, archive_name, next_number
+from tasks.database.naming import ARCHIVE, PARTIAL, archive_name, next_number
 from tasks.domain.errors import BlockedError, UpgradeError, UsageError
 
 RESERVE = 64 * 1024 * 1024
@@ -118,3 +118,12 @@ def explain_write(problem: OSError, directory: Path) -> UpgradeError:
         safe="Nothing was changed; the unfinished file was removed.",
         next="Look at the disk and the directory's rights.",
     )
+
+
+def newest_backup(directory: Path) -> Path | None:
+    """The archive that was written last, or None where there is none or the directory cannot be read."""
+    try:
+        found = [(path.stat().st_mtime, path) for path in directory.glob(f"apinizer-backup--*{ARCHIVE}")]
+    except OSError:
+        return None
+    return max(found)[1] if found else None

@@ -48,14 +48,15 @@ class Plan(Facts):
     """What an upgrade will do, complete before it begins.
 
     `manager` is None where the manager is already at the target.  `current` is the version that the running
-    manager gave, else its image's.  `unchanged` are Deployments that are at the target already.
+    manager gave, else its image's.  `there` are Deployments whose images
+    and status say that they are at the target already: nothing is set, and their pods are asked all the same.
     """
 
     to: Version
     current: Version | None
     manager: RolloutStep | None
     stages: tuple[Stage, ...]
-    unchanged: tuple[str, ...] = ()
+    there: tuple[RolloutStep, ...] = ()
     findings: tuple[Finding, ...] = ()
     together: bool = False
     parallel: int = 8
@@ -74,6 +75,11 @@ class Plan(Facts):
         """All steps, the manager's first."""
         others = tuple(step for stage in self.stages for step in stage.steps)
         return (self.manager, *others) if self.manager else others
+
+    @property
+    def unchanged(self) -> tuple[str, ...]:
+        """The names of the Deployments that are at the target already."""
+        return tuple(str(step.key) for step in self.there)
 
     @property
     def blocked_by(self) -> tuple[Finding, ...]:
@@ -111,7 +117,7 @@ def settle(candidates: tuple[str, ...], held: Mapping[str, bool]) -> str | None:
 def make_plan(inventory: Inventory, request: PlanRequest, *, held: Mapping[str, bool], running: Version | None) -> Plan:
     """The plan; `running` is what the running manager answered for its version, None where it did not."""
     names = wanted_images(request, held)
-    steps, unchanged, findings = [], [], []
+    steps, there, findings = [], [], []
     for deployment in inventory.deployments:
         undecided = _undecided(deployment, request, names)
         if undecided:
@@ -121,7 +127,7 @@ def make_plan(inventory: Inventory, request: PlanRequest, *, held: Mapping[str, 
         if step.changes or not deployment.settled:
             steps.append(step)
         else:
-            unchanged.append(str(deployment.key))
+            there.append(step)
     manager = inventory.manager
     current = running or (manager.version if manager else None)
     return Plan(
@@ -138,7 +144,7 @@ def make_plan(inventory: Inventory, request: PlanRequest, *, held: Mapping[str, 
                 together=request.together,
             )
         ),
-        unchanged=tuple(unchanged),
+        there=tuple(there),
         findings=(*findings, *risks(inventory, request.to, current, steps, request.known_environments)),
         together=request.together,
         parallel=request.parallel,
@@ -162,6 +168,7 @@ def step_of(deployment: DeploymentFacts, request: PlanRequest, names: Mapping[Co
         changes=changes,
         replicas=deployment.replicas,
         serves=deployment.serves,
+        asked=deployment.main.name,
         interrupts=deployment.replicas == 1 or (deployment.strategy == "Recreate" and deployment.replicas > 0),
     )
 

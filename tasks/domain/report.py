@@ -1,6 +1,6 @@
 """What a run did, and what is safe when it failed: from the plan and what was reached.  Pure."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from tasks.domain.component import Component
 from tasks.domain.inventory import DeploymentFacts, DeploymentKey, Facts, Inventory
@@ -10,7 +10,7 @@ from tasks.domain.plan import Plan
 class ReportRow(Facts):
     """One Deployment before and after, the versions that its pods answered, and whether it is at the target.
 
-    `planned` is false for one that was at the target before the run, which is not asked.
+    `planned` is false for one whose images were at the target before the run: its pods are asked, nothing is set.
     """
 
     component: Component
@@ -24,7 +24,7 @@ class ReportRow(Facts):
 
 
 class Report(Facts):
-    """The result of a run: `complete` when every step of the plan was proved."""
+    """The result of a run: `complete` when every Deployment that was to be at the target was proved there."""
 
     to: str
     before: str | None
@@ -52,17 +52,26 @@ def make_report(
     return Report(
         to=str(plan.to),
         before=str(plan.current) if plan.current else None,
-        complete=all(row.reached for row in rows if row.planned),
+        complete=all(row.reached for row in rows),
         rows=rows,
         backup=backup,
-        notes=notes,
+        notes=(*notes, *_without_pods(rows)),
     )
+
+
+def _without_pods(rows: Iterable[ReportRow]) -> list[str]:
+    return [
+        f"{r.deployment} has no pods: its image is set, and none has proved it."
+        for r in rows
+        if r.ready == "0/0" and r.reached
+    ]
 
 
 def _row(
     before: DeploymentFacts, after: DeploymentFacts | None, plan: Plan, answered: dict[str, tuple[str, ...]]
 ) -> ReportRow:
     planned = any(step.key == before.key for step in plan.steps)
+    asked = planned or before.serves
     return ReportRow(
         component=before.component,
         deployment=str(before.key),
@@ -70,23 +79,36 @@ def _row(
         after=after.main.image if after else "gone",
         ready=f"{after.ready}/{after.replicas}" if after else "0/0",
         answered=answered.get(str(before.key), ()),
-        reached=after is not None and after.version == plan.to and (str(before.key) in answered or not planned),
+        reached=after is not None and after.version == plan.to and (str(before.key) in answered or not asked),
         planned=planned,
     )
 
 
-def safe_now(plan: Plan, patched: Collection[DeploymentKey], proved: Collection[DeploymentKey], backup: str) -> str:
+def safe_now(
+    plan: Plan,
+    patched: Collection[DeploymentKey],
+    proved: Collection[DeploymentKey],
+    backup: str,
+    now: Mapping[DeploymentKey, str] | None = None,
+) -> str:
     """The sentence that an operator needs first when a run has failed.
 
-    `patched` are the Deployments whose image was set, `proved` those that became Ready and answered.
+    `patched` are the Deployments whose image was set, `proved` those that became Ready and answered, `now` the images
+    as they were seen last.
     """
     sentences = []
-    open_steps = [s for s in plan.steps if s.key in patched and s.key not in proved]
+    images = now or {}
+    theirs = [
+        s for s in plan.steps if s.key in patched and s.changes and images.get(s.key, s.images[0]) not in s.images
+    ]
+    moved = {s.key for s in theirs}
+    open_steps = [s for s in plan.steps if s.key in patched and s.key not in proved and s.key not in moved]
     untouched = [s for s in plan.steps if s.key not in patched]
     if not patched:
         sentences.append("Nothing was changed.")
     if open_steps:
         sentences.append(f"Set to {plan.to} and not proved: {_names(s.key for s in open_steps)}.")
+    sentences += [f"Changed by somebody else since: {s.key} runs {images[s.key]}." for s in theirs]
     if proved:
         sentences.append(f"At {plan.to} and answering: {_names(proved)}.")
     if patched and untouched:

@@ -29,6 +29,7 @@ class RolloutStep(Facts):
     replicas: int
     interrupts: bool = False
     serves: bool = True
+    asked: str = ""
 
     @property
     def is_manager(self) -> bool:
@@ -37,8 +38,8 @@ class RolloutStep(Facts):
 
     @property
     def container(self) -> str:
-        """The container that is asked for its version: the first changed one that is no init container, or ""."""
-        return next((change.container for change in self.changes if not change.init), "")
+        """The container that is asked for its version: the Deployment's main one."""
+        return self.asked or next((change.container for change in self.changes if not change.init), "")
 
     @property
     def images(self) -> tuple[str, ...]:

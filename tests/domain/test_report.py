@@ -27,7 +27,8 @@ def plan_of(inventory: Inventory) -> Plan:
 BEFORE = installed("2025.04.3", "2025.04.3")
 PLAN = plan_of(BEFORE)
 AFTER = installed("2025.04.4", "2025.04.4")
-ANSWERED = {"apinizer/m": ("2025.04.4",), "prod/w": ("2025.04.4", "2025.04.4")}
+ANSWERED = {"apinizer/m": ("2025.04.4",), "prod/w": ("2025.04.4", "2025.04.4"), "prod/c": ("2025.04.4",)}
+NO_PODS = "prod/c has no pods: its image is set, and none has proved it."
 MANAGER, WORKER = (step.key for step in PLAN.steps)
 
 
@@ -43,7 +44,7 @@ def test_a_run_that_reached_all() -> None:
         "2025.04.3",
         "2025.04.4",
         "backups/b.archive",
-        ("A note.",),
+        ("A note.", NO_PODS),
     )
     assert [(r.deployment, r.before, r.after, r.ready) for r in report.rows[:2]] == [
         ("apinizer/m", "apinizercloud/manager:2025.04.3", "apinizercloud/manager:2025.04.4", "1/1"),
@@ -52,13 +53,17 @@ def test_a_run_that_reached_all() -> None:
     text = report_markdown(report)
     assert text.startswith("# Upgraded 2025.04.3 to 2025.04.4\n")
     assert "Backup: `backups/b.archive`, read back whole." in text
-    assert text.endswith("A note.")
+    assert text.endswith(f"A note.\n\n{NO_PODS}")
     assert row(report, "prod/w")[-2:] == ["2025.04.4, 2025.04.4", "yes"]
     assert Report.model_validate_json(report.model_dump_json()) == report
 
 
-def test_what_was_at_the_target_before_is_reached_without_being_asked() -> None:
+def test_what_was_at_the_target_before_is_asked_all_the_same() -> None:
+    assert [str(step.key) for step in PLAN.there] == ["prod/c"]
+    unasked = make_report(PLAN, BEFORE, AFTER, {k: v for k, v in ANSWERED.items() if k != "prod/c"})
+    assert not unasked.complete
     report = make_report(PLAN, BEFORE, AFTER, ANSWERED)
+    assert report.complete
     assert [(r.deployment, r.planned, r.reached) for r in report.rows] == [
         ("apinizer/m", True, True),
         ("prod/w", True, True),
@@ -94,8 +99,8 @@ def test_one_without_pods_is_reached_when_its_image_is_set() -> None:
     before = installed("2025.04.4", "2025.04.4", cache="2025.04.3")
     plan = plan_of(before)
     assert [str(s.key) for s in plan.steps] == ["prod/c"]
-    assert make_report(plan, before, AFTER, {"prod/c": ()}).complete
-    assert not make_report(plan, before, before, {"prod/c": ()}).complete
+    assert make_report(plan, before, AFTER, ANSWERED | {"prod/c": ()}).complete
+    assert not make_report(plan, before, before, ANSWERED | {"prod/c": ()}).complete
 
 
 @pytest.mark.parametrize(
