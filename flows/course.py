@@ -18,6 +18,7 @@ from tasks.domain.inventory import DeploymentKey, Inventory
 from tasks.domain.plan import Plan
 from tasks.domain.report import Report, make_report, safe_now
 from tasks.domain.step import RolloutStep
+from tasks.record.feed import Event, publish
 from tasks.record.feed import State as Told
 from tasks.record.steps import write_report
 from tasks.record.telling import tell
@@ -81,7 +82,8 @@ class Course:
             raise self._failed(next((s for s in unfinished if s.is_failed() or s.is_crashed()), unfinished[0]))
         report = write_report(self._report(connected(self.installation).inventory()))
         if not report.complete:
-            raise _incomplete(report)
+            raise _ended(_incomplete(report))
+        publish(Event("run", Told.ENDED, ""))
         return report
 
     def interrupted(self) -> UpgradeError:
@@ -92,11 +94,13 @@ class Course:
         end = time.monotonic() + STOP_SECONDS
         for future in self._futures():
             future.wait(timeout=max(0.0, end - time.monotonic()))
-        return StoppedError(
-            "The upgrade was interrupted.",
-            observed=f"{sum(f.state.is_completed() for f in self._futures())} of its steps were done.",
-            safe=self._safe(),
-            next="Run it again: every step looks before it acts, and what is done already is left alone.",
+        return _ended(
+            StoppedError(
+                "The upgrade was interrupted.",
+                observed=f"{sum(f.state.is_completed() for f in self._futures())} of its steps were done.",
+                safe=self._safe(),
+                next="Run it again: every step looks before it acts, and what is done already is left alone.",
+            )
         )
 
     def _futures(self) -> list[PrefectFuture[Any]]:
@@ -129,7 +133,7 @@ class Course:
             write_report(self._report(self.after))
         except UpgradeError as unread:
             tell("report", Told.FAILED, f"the installation could not be read again: {unread.happened}")
-        return error.with_safe(self._safe())
+        return _ended(error.with_safe(self._safe()))
 
     def _safe(self) -> str:
         now = {d.key: d.main.image for d in self.after.deployments} if self.after else {}
@@ -148,6 +152,12 @@ class Course:
         newest = newest_backup(Path(self.backup_dir))
         found = f"the newest in {self.backup_dir} is {newest}" if newest else f"there is none in {self.backup_dir}"
         return f"This run made no backup, because the manager's image was set before it; {found}."
+
+
+def _ended(error: UpgradeError) -> UpgradeError:
+    """Tell what stopped the run to whoever listens: Prefect itself may not be there to be told."""
+    publish(Event("run", Told.ENDED, str(error)))
+    return error
 
 
 def _incomplete(report: Report) -> UpgradeError:

@@ -58,6 +58,8 @@ class Display:
             self._show(event)
 
     def _show(self, event: Event) -> None:
+        if event.state is State.ENDED:
+            return
         if event.state is State.LOG:
             self._line(f"{event.subject} | {event.text}", "dim")
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 from blocks.installation import provide
 from blocks.settings import InstallationSettings
+from deployments.cli.farewell import Farewell
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Display
 from deployments.cli.look import require_allowed
@@ -49,7 +50,13 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
         with screen.status("Starting the run: its Prefect server, its flow"):
             _prepare(server)
         provide(NAME, settings)
-        with Display(screen, plan) as display, listening(display.hear), without_heartbeats():
+        with (
+            Display(screen, plan) as display,
+            Farewell() as farewell,
+            listening(display.hear),
+            listening(farewell.hear),
+            without_heartbeats(),
+        ):
             report = _run(settings, request)
         try:
             _print(report, output)

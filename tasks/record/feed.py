@@ -11,7 +11,10 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """How the subject of an event is now; `LOG` lines are its own words and change nothing."""
+    """How the subject of an event is now; `LOG` lines are its own words and change nothing.
+
+    `ENDED` is said once, of the whole run: its text is what stopped it, "" where it is complete.
+    """
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -19,6 +22,7 @@ class State(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     LOG = "log"
+    ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,45 @@
+"""Ends the process when a run is over and its Prefect server is not there to be told."""
+
+import os
+import sys
+import threading
+from types import TracebackType
+from typing import Self
+
+from tasks.record.feed import Event, State
+
+SECONDS = 45.0
+
+
+class Farewell:
+    """While the context lasts, gives Prefect so many seconds from the run's end on to record it; then ends the process.
+
+    Prefect's client tries for minutes, and its threads hold the process up for longer; a person waits meanwhile, and
+    what the run did is known.  Exit code 0 where the run was complete, 1 where it was not.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def hear(self, event: Event) -> None:
+        """The run's end, among all its events."""
+        if event.state is State.ENDED and self._timer is None:
+            self._timer = threading.Timer(self._seconds, self._leave, (event.text,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _leave(self, failure: str) -> None:
+        told = f"Error: {failure}" if failure else "The upgrade is complete: apinizer-upgrade status shows it."
+        lines = f"\n{told}\nThe Prefect server did not answer for {self._seconds:.0f} s, so it does not know how the run ended.\n"
+        os.write(sys.stderr.fileno(), lines.encode(errors="replace"))
+        os._exit(1 if failure else 0)
