@@ -8,7 +8,7 @@ import pytest
 
 from deployments.sandbox.launch import Sandbox
 from tasks.cluster.watch import WatchHub
-from tasks.domain.errors import DriftError, ForbiddenError, RolloutError, UnauthorizedError, UpgradeError
+from tasks.domain.errors import DriftError, ForbiddenError, RolloutError, UnauthorizedError, UnprovenError, UpgradeError
 from tasks.record.feed import Event, listening
 from tests.flows.conftest import Run
 from tests.flows.world import ALL, MANAGER, NEW, OLD, WORKERS, World, archives, leftovers, ready
@@ -294,3 +294,21 @@ def test_what_is_put_back_at_the_end_is_said(run: Run, world: World) -> None:
         run(NEW)
     assert old in four_parts(raised.value)
     assert world.images()["portal/apinizer-portal"] == old
+
+
+def test_what_seems_to_be_there_is_asked_before_anything_after_it_is_touched(
+    run: Run, world: World, sandbox: Sandbox
+) -> None:
+    """An image's tag proves nothing: a manager that does not answer its version stops a second try as it did the first."""
+    assert run(NEW, order=TOGETHER)["complete"]
+    world.set_image("test/worker", f"apinizercloud/worker:{OLD}")
+    before = world.generations()
+    sandbox.fail_requests(code=500, path=r".*/proxy/apinizer/management/version", count=-1)
+    with pytest.raises(UnprovenError) as raised:
+        run(NEW)
+    assert MANAGER in raised.value.happened
+    assert raised.value.safe.startswith("Nothing was changed.")
+    assert world.generations() == before
+    sandbox.faults(answers=[])
+    assert run(NEW)["complete"]
+    assert world.at(NEW) == ALL
