@@ -20,6 +20,7 @@ from tasks.domain.step import RolloutStep
 
 IDLE = 60.0  # a log may be silent; opening it again costs one request
 AGAIN = 0.7
+TAIL = 500  # lines: a migration that was over before its log could be followed
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?")
 
 
@@ -52,6 +53,15 @@ class PodLog:
                 self._lines.close()
         if self._thread.is_alive():
             self._thread.join(seconds)
+
+    def catch_up(self) -> None:
+        """Tell what was written since the last line that was told; for after `stop`, when the rollout was quicker."""
+        query: dict[str, str | int | bool] = {"container": self._container, "timestamps": True, "tailLines": TAIL}
+        if self._since:
+            query["sinceTime"] = self._since
+        with suppress(UpgradeError):
+            for line in self._api.text(self._path, **query).splitlines():
+                self._tell(line)
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -118,6 +128,8 @@ class RolloutLog:
         self._thread.join(2.0)
         for log in self._logs.values():
             log.stop()
+            if kind is None:  # on a failure the diagnosis reads the log itself, and an interruption does not wait
+                log.catch_up()
 
     def _run(self) -> None:
         with suppress(UpgradeError), self._hub.view(self._step.key.namespace) as view:
@@ -126,6 +138,8 @@ class RolloutLog:
                 if view.synced():
                     self._look(view)
                 view.wait(version, 0.5)
+            if view.synced():
+                self._look(view)
 
     def _look(self, view: View) -> None:
         key, images = self._step.key, {change.container: change.new for change in self._step.changes if not change.init}
