@@ -33,7 +33,7 @@ test: lint
 
 # Needs $$KUBECONFIG and the REALCLUSTER_* variables of a real cluster that may be wrecked.
 e2e: .venv/.testing
-	CONTRACT_TARGET=real $(BIN)/pytest -n 4 tests/contract
+	CONTRACT_TARGET=real $(BIN)/pytest -n 3 tests/contract
 	$(BIN)/pytest tests/e2e
 
 # Exact versions with hashes, no addresses.
