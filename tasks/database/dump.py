@@ -85,6 +85,7 @@ def dump(
             apinizer_version=apinizer_version,
             server_version=seen.server_version,
             database=database,
+            databases=[database],
             started=started,
             ended=ended,
             duration_seconds=round((ended - started).total_seconds(), 3),

@@ -4,9 +4,9 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tasks.database.naming import ARCHIVE, MANIFEST
 from tasks.domain.errors import DamagedArchiveError
@@ -42,27 +42,68 @@ class ProofRecord(BaseModel):
     indexes: int
 
 
+class SourceRecord(BaseModel):
+    """Which server the archive is from: its `host:port`s, and the replica set's name and id where it has them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hosts: list[str]
+    set_name: str = ""
+    set_id: str = ""
+
+
+class OplogRecord(BaseModel):
+    """The oplog in the archive: its first and last entry's timestamp (seconds, increment) and how many there are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: tuple[int, int]
+    last: tuple[int, int]
+    documents: int
+
+
+class RehearsalRecord(BaseModel):
+    """The archive was restored into a scratch database and every collection was equal there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rehearsed_at: datetime
+    tool_version: str
+    server_version: str
+    sha256: str
+    collections: int
+    documents: int
+
+
 class Manifest(BaseModel):
     """The manifest.  Sizes are bytes, durations seconds, times carry their zone.
 
-    `point_in_time` is true only when the archive is one moment of the database; a backup of a database that
-    is written meanwhile is not.  `notes` are sentences on what the server could not give.
+    `database` is the Apinizer database's name, `databases` what was asked for (none: the whole server),
+    `left_out` the collections that were left out on purpose, `host` the machine that the archive is on.
+
+    `point_in_time` is true only when the archive is one moment of the server: with the oplog of the interval
+    in it.  `notes` are sentences on what the server could not give.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["apinizer-upgrade/backup-manifest/1"] = FORMAT
     archive: str
-    engine: str = "native"
+    host: str = ""
+    source: SourceRecord | None = None
+    engine: Literal["native", "mongodump"] = "native"
     tool_version: str
     apinizer_version: str
     server_version: str
     database: str
-    collections_asked: Literal["all"] = "all"
+    databases: list[str] = []
+    left_out: list[str] = []
+    collections_asked: Literal["all", "some"] = "all"
     started: datetime
     ended: datetime
     duration_seconds: float
     point_in_time: bool = False
+    oplog: OplogRecord | None = None
     read_concern: str
     gzip: bool
     size: int
@@ -70,6 +111,20 @@ class Manifest(BaseModel):
     namespaces: list[NamespaceRecord]
     notes: list[str] = []
     proof: ProofRecord | None = None
+    rehearsal: RehearsalRecord | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_database(cls, fields: Any) -> Any:
+        # Manifests of before there was a choice: they are of their one database.
+        if isinstance(fields, dict) and "databases" not in fields and isinstance(fields.get("database"), str):
+            return {**fields, "databases": [fields["database"]]}
+        return fields
+
+    def holds_all_of(self, database: str) -> bool:
+        """Whether every collection of `database` was asked for: what is missing here was not there then."""
+        left_out = any(name.startswith(f"{database}.") for name in self.left_out)
+        return not left_out and (database in self.databases if self.databases else database not in {"local", "config"})
 
     @property
     def documents(self) -> int:
