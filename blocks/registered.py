@@ -9,6 +9,7 @@ from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
 from blocks.settings import (
+    BackupSettings,
     ClusterSettings,
     DatabaseSettings,
     ImageSourceSettings,
@@ -132,6 +133,9 @@ class ApinizerInstallation(Stored, Block):
         description="Corrections of what the images of single Deployments suggest.",
     )
     backup_dir: str = Field("", title="Backup folder", description="On the worker's machine; ./backups if empty.")
+    backup: BackupSettings = Field(
+        default_factory=BackupSettings, title="Backup", description="How backups are made and how long they are kept."
+    )
     upgrade: RunSettings = Field(
         default_factory=RunSettings, title="Upgrade", description="How an upgrade runs unless it is told otherwise."
     )
@@ -145,6 +149,7 @@ class ApinizerInstallation(Stored, Block):
             environments=tuple(self.environments),
             overrides=tuple(self.overrides),
             backup_dir=self.backup_dir,
+            backup=self.backup,
             upgrade=self.upgrade,
         )
 
@@ -158,6 +163,7 @@ class ApinizerInstallation(Stored, Block):
             environments=list(settings.environments),
             overrides=list(settings.overrides),
             backup_dir=settings.backup_dir,
+            backup=settings.backup,
             upgrade=settings.upgrade,
         )
 

@@ -174,6 +174,50 @@ class RunSettings(Settings):
     )
 
 
+class BackupSettings(Settings):
+    """How the database is backed up and how long backups are kept."""
+
+    engine: Literal["auto", "native", "mongodump"] = Field(
+        "auto", title="Engine", description="Who reads the database; auto takes the native one where it can."
+    )
+    ssh: str = Field(
+        "",
+        title="SSH destination",
+        description="Where mongodump runs, as ssh takes it (user@primary); on the machine of the run if empty.",
+    )
+    whole_server: bool = Field(
+        default=False, title="Whole server", description="All databases, as the published command has it."
+    )
+    leave_out: tuple[str, ...] = Field(
+        (), title="Collections left out", description="E.g. apinizer_log. A restore cannot bring them back."
+    )
+    keep: int | None = Field(None, ge=1, title="Keep", description="How many backups are kept; all if empty.")
+    keep_days: int | None = Field(None, ge=1, title="Keep days", description="Older backups go; none if empty.")
+    ephemeral_allowed: bool = Field(
+        default=False,
+        title="Ephemeral place allowed",
+        description="Take a folder that ends with the container, e.g. one without a volume.",
+    )
+    second_server: SecretStr | None = Field(
+        None,
+        title="Second server",
+        description="The URI of another MongoDB, where backups are restored on trial; kept as a secret.",
+    )
+
+    @field_validator("leave_out")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not name.strip() for name in value):
+            raise ValueError("a collection to be left out has a name")
+        return tuple(name.strip() for name in value)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "BackupSettings":
+        if self.ssh and self.engine == "native":
+            raise ValueError("the native engine reads over the network; ssh is for mongodump")
+        return self
+
+
 class InstallationSettings(Settings):
     """One installation: its clusters, its database, where its images come from.
 
@@ -190,6 +234,7 @@ class InstallationSettings(Settings):
         (), title="Overrides", description="Corrections of what the images of single Deployments suggest."
     )
     backup_dir: str = Field("", title="Backup folder", description="./backups if empty.")
+    backup: BackupSettings = Field(default_factory=BackupSettings)
     upgrade: RunSettings = Field(default_factory=RunSettings)
 
     @model_validator(mode="after")

@@ -85,6 +85,10 @@ def test_an_empty_mapping_is_all_defaults(tmp_path: Path) -> None:
         (f"database: {{host: 'mongodb://u:{SECRET}@h'}}", "database.host: Value error, a host is host or host:port"),
         ("images: {kind: mirror}", "images.kind: "),
         ("images: {kind: registry}", "a registry needs a prefix"),
+        ("backup: {keep: 0}", "greater than or equal to 1"),
+        ("backup: {engine: pg_dump}", "'auto', 'native' or 'mongodump'"),
+        ("backup: {engine: native, ssh: db1}", "ssh is for mongodump"),
+        ("backup: {leave_out: [' ']}", "has a name"),
         ("images: {kind: proxy}", "a proxy needs a prefix"),
         ("images: {prefix: 'h:5000/a'}", "a prefix needs a kind"),
         ("images: {kind: hub, prefix: 'h:5000/a'}", "a prefix needs a kind"),
@@ -106,11 +110,11 @@ def test_files_that_are_refused(tmp_path: Path, content: str | bytes, observed: 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        read_installation(written(tmp_path, "backup: x\nupgrade: {timeout: 0, manager_timeout: soon}"))
+        read_installation(written(tmp_path, "bakcup: x\nupgrade: {timeout: 0, manager_timeout: soon}"))
     assert [line.split(":")[0] for line in caught.value.observed.splitlines()] == [
         "upgrade.manager_timeout",
         "upgrade.timeout",
-        "backup",
+        "bakcup",
     ]
 
 

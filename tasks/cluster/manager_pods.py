@@ -1,0 +1,159 @@
+"""No manager may run while its database is put back: judged from the cluster's objects, and watched meanwhile."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from tasks.cluster.answers import JsonObject
+from tasks.cluster.rollout_view import name, select, uid
+from tasks.cluster.watch import View, WatchHub
+from tasks.domain.component import Component
+from tasks.domain.discovery import recognised
+from tasks.domain.errors import BlockedError, DriftError, TemporaryError
+from tasks.domain.inventory import DeploymentFacts
+
+PATIENCE = 8.0
+"""Seconds without word from the cluster after which nobody can say that no manager runs."""
+SYNC_SECONDS = 20.0
+_OVER = {"Succeeded", "Failed"}
+
+
+def managers_alive(
+    managers: Iterable[str],
+    deployments: Sequence[JsonObject],
+    replicasets: Sequence[JsonObject],
+    pods: Sequence[JsonObject],
+) -> list[str]:
+    """A sentence for each manager that runs, ends or is wanted in one namespace; empty where there is none.  Pure.
+
+    `managers` are the uids of its known manager Deployments.  Besides their pods a pod counts whoever made it
+    where a container of it runs a manager's image, and so does a Deployment that was made meanwhile.  A pod
+    counts until it is gone: one that is terminating may still write.  One whose phase is Succeeded or Failed runs
+    nothing any more (core/v1 PodPhase).
+    """
+    known = set(managers)
+    wanted = [d for d in deployments if uid(d) in known or _runs_a_manager(d.get("spec", {}).get("template", {}))]
+    told = [
+        f"Deployment {name(d)} wants {count} pod{'s' if count > 1 else ''}"
+        for d in wanted
+        if (count := d.get("spec", {}).get("replicas", 1)) > 0
+    ]
+    alive = {uid(pod): pod for d in wanted for pod in select(d, replicasets, pods).pods}
+    alive |= {uid(pod): pod for pod in pods if _runs_a_manager(pod)}
+    for pod in alive.values():
+        phase = pod.get("status", {}).get("phase", "Pending")
+        if phase not in _OVER:
+            told.append(f"pod {name(pod)} is {'terminating' if pod['metadata'].get('deletionTimestamp') else phase}")
+    return sorted(told)
+
+
+def _runs_a_manager(pod: JsonObject) -> bool:
+    spec = pod.get("spec") or {}
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    return any(recognised(str(c.get("image", ""))) is Component.MANAGER for c in containers)
+
+
+class ManagerWatch:
+    """While the context lasts, `check()` answers at once whether a manager exists in the managers' namespaces.
+
+    `hubs` are the clusters' watches by the cluster's name.  Entering waits for the first lists (`SYNC_SECONDS`
+    at most) and raises what `check()` raises.
+    """
+
+    def __init__(
+        self,
+        hubs: Mapping[str, WatchHub],
+        managers: Sequence[DeploymentFacts],
+        *,
+        patience: float = PATIENCE,
+        sync_seconds: float = SYNC_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hubs, self._managers = hubs, managers
+        self._patience, self._sync_seconds, self._clock = patience, sync_seconds, clock
+        self._lock = threading.Lock()  # several writers of a restore ask at once
+        self._stack = contextlib.ExitStack()
+        self._views: dict[tuple[str, str], View] = {}
+        self._judged: dict[tuple[str, str], int] = {}
+        self._deaf_since: float | None = None
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            for key in sorted({(m.key.cluster, m.key.namespace) for m in self._managers}):
+                self._views[key] = self._stack.enter_context(self._hubs[key[0]].view(key[1]))
+            end = self._clock() + self._sync_seconds
+            for view in self._views.values():
+                while not view.synced():
+                    if self._clock() > end:
+                        raise _deaf(view.trouble() or "The list of pods did not come.")
+                    view.wait(view.version, 0.2)
+            self._look(before=True)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def check(self) -> None:
+        """Raise `DriftError` where a manager appeared, `TemporaryError` where the cluster was silent for too long."""
+        with self._lock:
+            self._look(before=False)
+
+    def _look(self, *, before: bool) -> None:
+        self._require_word()
+        told = []
+        for (cluster, namespace), view in self._views.items():
+            version = view.version
+            if not before and self._judged.get((cluster, namespace)) == version:
+                continue
+            view.synced()  # raises what ended the watch for good
+            known = [m.uid for m in self._managers if (m.key.cluster, m.key.namespace) == (cluster, namespace)]
+            found = managers_alive(
+                known, view.objects("deployments"), view.objects("replicasets"), view.objects("pods")
+            )
+            told += [f"{namespace}{' in ' + cluster if cluster else ''}: {sentence}" for sentence in found]
+            if not found:
+                self._judged[cluster, namespace] = version
+        if told:
+            raise _there(told) if before else _appeared(told)
+
+    def _require_word(self) -> None:
+        trouble = "; ".join(filter(None, (view.trouble() for view in self._views.values())))
+        if not trouble:
+            self._deaf_since = None
+            return
+        now = self._clock()
+        self._deaf_since = now if self._deaf_since is None else self._deaf_since
+        if now - self._deaf_since > self._patience:
+            raise _deaf(trouble)
+
+
+def _there(told: Sequence[str]) -> BlockedError:
+    return BlockedError(
+        "The manager runs, so its database cannot be put back.",
+        observed="\n".join(told),
+        next="Scale it to 0 and wait until its pods are gone, then restore: "
+        "kubectl scale deployment NAME -n NAMESPACE --replicas=0 && kubectl wait --for=delete pod -l ... --timeout=5m",
+    )
+
+
+def _appeared(told: Sequence[str]) -> DriftError:
+    return DriftError(
+        "A manager appeared while its database is being put back.",
+        observed="\n".join(told),
+        next="See who starts it (a deployment tool, an autoscaler, a colleague), scale it to 0, and run the restore again: "
+        "it goes on where it ended.",
+    )
+
+
+def _deaf(trouble: str) -> TemporaryError:
+    return TemporaryError(
+        "The cluster cannot be asked whether a manager runs.",
+        observed=trouble,
+        next="When its API answers again, run the restore again: it goes on where it ended.",
+    )
