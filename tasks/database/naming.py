@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 
 ARCHIVE = ".archive"
@@ -11,7 +12,27 @@ PARTIAL = ".partial"
 _NAME = re.compile(
     r"\.?apinizer-backup--(?P<version>[^/]+)--(?P<date>\d{4}-\d{2}-\d{2})--(?P<number>\d{2,})\.archive.*"
 )
+_ARCHIVE = re.compile(r"apinizer-backup--(?P<version>.+)--(?P<date>\d{4}-\d{2}-\d{2})--(?P<number>\d{2,})\.archive")
 _UNSAFE = re.compile(r"[^0-9A-Za-z._-]|-(?=-)")
+
+
+@dataclass(frozen=True, slots=True)
+class BackupName:
+    """What the name of an archive says."""
+
+    version: str
+    day: date
+    number: int
+
+
+def parse(name: str) -> BackupName | None:
+    """The parts of an archive's file name, None for any other name."""
+    if not (found := _ARCHIVE.fullmatch(name)):
+        return None
+    try:
+        return BackupName(found["version"], date.fromisoformat(found["date"]), int(found["number"]))
+    except ValueError:
+        return None  # A date that no calendar has.
 
 
 def stem(version: str, day: date) -> str:

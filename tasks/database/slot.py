@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ RESERVE = 64 * 1024 * 1024
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 # python-isal makes 0.29 of text-like documents; a little more is asked for.
 _GZIP_RATIO = 0.35
 _WATCH_EVERY = 16 * 1024 * 1024
@@ -25,7 +27,10 @@ _WATCH_EVERY = 16 * 1024 * 1024
 
 @dataclass(slots=True)
 class Slot:
-    """The claimed name `archive`, and the open file under its hidden name, mode 0600."""
+    """The claimed name `archive`, and the open file under its hidden name, mode 0600.
+
+    The file is locked (flock) as long as it is open, so that nobody takes it for a dead run's leftover.
+    """
 
     archive: Path
     partial: Path
@@ -33,7 +38,6 @@ class Slot:
 
     def publish(self) -> None:
         """Give the finished file its name; never over another file.  Raises FileExistsError."""
-        self.file.close()
         try:
             os.link(self.partial, self.archive)
         except OSError as problem:
@@ -44,15 +48,22 @@ class Slot:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.archive)) from None
             self.partial.rename(self.archive)
         self.partial.unlink(missing_ok=True)
+        self.file.close()
         sync_directory(self.archive.parent)
 
     def discard(self) -> None:
-        """Remove what was written, and the manifest of an archive that was never published."""
+        """Remove what was written, and the manifest of an archive that was never published.
+
+        An error of the disk here is passed over: what led here is the one to tell.
+        """
+        # The partial file last: a sweep finds by it what a death in between left.
+        with contextlib.suppress(OSError):
+            if not self.archive.exists():
+                manifest_path(self.archive).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.partial.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.file.close()
-        self.partial.unlink(missing_ok=True)
-        if not self.archive.exists():
-            manifest_path(self.archive).unlink(missing_ok=True)
 
     def watch(self, written: int) -> None:
         """Raise OSError (ENOSPC) before the disk is full; `written` is the file's size so far."""
@@ -74,9 +85,9 @@ def claim(directory: Path, version: str, day: date) -> Slot:
             with contextlib.suppress(FileExistsError):
                 handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 slot = Slot(archive, partial, os.fdopen(handle, "wb", buffering=0))
-                if not archive.exists() and not manifest_path(archive).exists():
+                if lock(handle) is not False and _is(partial, handle) and not _taken(archive):
                     return slot
-                # Another run published this number between the look and the claim.
+                # Another run published this number between the look and the claim, or swept the file before its lock.
                 slot.discard()
     except OSError as problem:
         raise UsageError(
@@ -84,6 +95,30 @@ def claim(directory: Path, version: str, day: date) -> Slot:
             observed=problem.strerror or type(problem).__name__,
             next="Name a directory that this user may write to with --backup-dir.",
         ) from None
+
+
+def lock(handle: int) -> bool | None:
+    """Take the lock of an open partial file: False when another has it, None where the file system has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as problem:
+        if problem.errno not in _NO_LOCKS:
+            raise
+        return None
+    return True
+
+
+def _is(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _taken(archive: Path) -> bool:
+    return archive.exists() or manifest_path(archive).exists()
 
 
 def free_bytes(directory: Path) -> int:
