@@ -11,6 +11,7 @@ from prefect.futures import PrefectFuture
 
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
+from tasks.database.order import BackupOrder
 from tasks.database.slot import newest_backup
 from tasks.database.steps import BackupResult, DatabaseLook
 from tasks.domain.errors import DriftError, StoppedError, UpgradeError
@@ -47,13 +48,15 @@ class Course:
     manager_key: DeploymentKey
     manager_timeout: int
     timeout: int
+    place: PrefectFuture[None] | None = None
     database: PrefectFuture[DatabaseLook] | None = None
     archive: PrefectFuture[str] | None = None
     backup: PrefectFuture[BackupResult] | None = None
+    retired: PrefectFuture[tuple[str, ...]] | None = None
     rolled: list[Rolled] = field(default_factory=list)
     asked: dict[str, PrefectFuture[tuple[str, ...]]] = field(default_factory=dict)
     after: Inventory | None = None
-    backup_dir: str = ""
+    order: BackupOrder = field(default_factory=BackupOrder)
 
     def roll(self, step: RolloutStep, after: Sequence[PrefectFuture[Any]]) -> Rolled:
         """Set the image, wait until Ready, ask every pod, when all of `after` have succeeded."""
@@ -105,7 +108,8 @@ class Course:
 
     def _futures(self) -> list[PrefectFuture[Any]]:
         rolled = (f for r in self.rolled for f in (r.changed, r.ready, r.verified))
-        return [f for f in (self.database, self.archive, self.backup, *self.asked.values(), *rolled) if f is not None]
+        first = (self.place, self.database, self.archive, self.backup, *self.asked.values())
+        return [f for f in (*first, *rolled, self.retired) if f is not None]
 
     def _report(self, after: Inventory) -> Report:
         verified = self.asked | {str(r.step.key): r.verified for r in self.rolled}
@@ -149,8 +153,12 @@ class Course:
 
     def _former_backup(self) -> str:
         """Where the way back is when this run had no reason to make one."""
-        newest = newest_backup(Path(self.backup_dir))
-        found = f"the newest in {self.backup_dir} is {newest}" if newest else f"there is none in {self.backup_dir}"
+        newest = newest_backup(Path(self.order.directory))
+        found = (
+            f"the newest in {self.order.directory} is {newest}"
+            if newest
+            else f"there is none in {self.order.directory}"
+        )
         return f"This run made no backup, because the manager's image was set before it; {found}."
 
 

@@ -14,15 +14,14 @@ from pydantic import Field
 from flows.course import Course, Rolled, course_of
 from tasks.cluster.session import session
 from tasks.cluster.steps import make_plan, take_inventory
-from tasks.database.steps import back_up, prove_backup, reach_database
+from tasks.database.order import BackupOrder
+from tasks.database.steps import back_up, check_place, prove_backup, reach_database, retire_backups
 from tasks.domain.component import Component
 from tasks.domain.errors import before_any_change
 from tasks.domain.order import lanes
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.version import Version
 from tasks.record import artifacts, stopping
-
-BACKUP_FOLDER = "backups"
 
 
 class Order(StrEnum):
@@ -76,8 +75,8 @@ def upgrade(
             plan: Plan = planned.result()
         course = course_of(installation, plan, inventory.result(), manager_timeout, timeout)
         try:
-            course.backup_dir = backup_dir or settings.backup_dir or BACKUP_FOLDER
-            _run(course, inventory, planned)
+            course.order = BackupOrder.of(settings, directory=backup_dir)
+            _run(course, planned)
             return course.finish().model_dump(mode="json")
         except KeyboardInterrupt:
             stopping.ask()
@@ -92,17 +91,21 @@ def upgrade(
             raise
 
 
-def _run(course: Course, inventory: Any, planned: Any) -> None:
+def _run(course: Course, planned: Any) -> None:
     """The steps in their order; each begins when all of `after` have succeeded."""
     plan, name = course.plan, course.installation
     manager = course.manager_key
     gate: list[Any] = [planned]
     if plan.steps:
-        course.database = reach_database.submit(name, manager, inventory, wait_for=gate, return_state=False)
+        if plan.migrates:
+            course.place = check_place.submit(course.order, wait_for=gate, return_state=False)
+            gate = [course.place]
+        shown = course.before.environments
+        course.database = reach_database.submit(name, manager, shown, wait_for=gate, return_state=False)
         gate = [course.database]
     if plan.migrates:
         course.archive = back_up.submit(
-            name, manager, course.backup_dir, str(plan.current), wait_for=gate, return_state=False
+            name, manager, course.order, str(plan.current), wait_for=gate, return_state=False
         )
         course.backup = prove_backup.submit(course.archive, return_state=False)
         gate = [course.backup]
@@ -121,3 +124,6 @@ def _run(course: Course, inventory: Any, planned: Any) -> None:
                 rolled.append(course.roll(step, after=[*gate, *ahead]))
                 ahead = [*ahead, rolled[-1].verified]
         previous = rolled
+    if course.backup:
+        every = [r.verified for r in course.rolled]
+        course.retired = retire_backups.submit(course.order, course.backup, wait_for=every, return_state=False)

@@ -29,9 +29,8 @@ def database_address(settings: DatabaseSettings, api: KubernetesApi, namespace: 
     Raise `NotFoundError`, `ForbiddenError` or `UsageError` where the secret is not there, may not be read, or
     does not hold what it should.
     """
-    given = settings.given_uri()
-    if given is not None:
-        return DatabaseAddress(given, settings.name or DATABASE_NAME, "the settings")
+    if settings.given_uri() is not None:
+        return given_address(settings)
     where = f"secret {namespace}/{settings.secret}"
     hint = "Give the database in the configuration (database: uri or host)."
     try:
@@ -49,6 +48,18 @@ def database_address(settings: DatabaseSettings, api: KubernetesApi, namespace: 
         )
     name = settings.name or _decoded(data.get(NAME_KEY), where, NAME_KEY) or DATABASE_NAME
     return DatabaseAddress(SecretStr(uri), name, f"the {where}")
+
+
+def given_address(settings: DatabaseSettings) -> DatabaseAddress:
+    """The address that the settings themselves give; raise `UsageError` where they name no server."""
+    given = settings.given_uri()
+    if given is None:
+        raise UsageError(
+            "It is not known where the database is.",
+            observed="The settings name no server, and no cluster with a manager's secret is asked.",
+            next="Name it: --uri URI, or database: uri in the configuration.",
+        )
+    return DatabaseAddress(given, settings.name or DATABASE_NAME, "the settings")
 
 
 def _decoded(value: str | None, where: str, key: str) -> str:

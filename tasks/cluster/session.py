@@ -24,9 +24,13 @@ _open: dict[str, Session] = {}
 
 
 @contextmanager
-def session(name: str) -> Iterator[Session]:
-    """Open the installation `name` for the tasks of a run; raise `UsageError` where it cannot be opened."""
-    connections = Connections.open(installation(name))
+def session(name: str, *, clusters: bool = True) -> Iterator[Session]:
+    """Open the installation `name` for the tasks of a run; raise `UsageError` where it cannot be opened.
+
+    Without `clusters` no kubeconfig is looked for: the run needs the database alone.
+    """
+    settings = installation(name)
+    connections = Connections.open(settings) if clusters else Connections(settings)
     _open[name] = Session(connections, {key: WatchHub(api) for key, api in connections.apis.items()})
     try:
         yield _open[name]

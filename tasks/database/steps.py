@@ -1,27 +1,40 @@
-"""The database's part of a run as Prefect tasks."""
+"""The database's part of a run as Prefect tasks: find it, reach it, back it up, prove the backup, let old ones go."""
 
 import socket
 from pathlib import Path
 
 from prefect import task
 
-from tasks.cluster.database_secret import DatabaseAddress, database_address
+from tasks.cluster.database_secret import DatabaseAddress, database_address, given_address
 from tasks.cluster.session import connected
+from tasks.database.backing_up import make_backup, require_lasting
 from tasks.database.connection import facts, open_database
-from tasks.database.dump import DumpProgress, dump
+from tasks.database.dump import DumpProgress
 from tasks.database.environments import named_environments
-from tasks.database.proof import prove
-from tasks.domain.errors import NotFoundError, UnprovenError
-from tasks.domain.inventory import DeploymentKey, Facts, Inventory
+from tasks.database.order import BackupOrder
+from tasks.database.proof import Proof, prove
+from tasks.database.sweep import remove_old
+from tasks.domain.errors import NotFoundError, UnprovenError, UpgradeError, UsageError
+from tasks.domain.inventory import DeploymentKey, Facts
 from tasks.domain.plan_text import table
 from tasks.record import stopping
-from tasks.record.artifacts import Gauge, keep_page
-from tasks.record.feed import Event, State, publish
-from tasks.record.task_rules import LOOKS
-from tasks.record.telling import tell
+from tasks.record.artifacts import keep_page
+from tasks.record.feed import State
+from tasks.record.shares import ShareTold
+from tasks.record.task_rules import LOOKS, PATIENT
+from tasks.record.telling import failure_told, tell
 
 MEGABYTE = 1_000_000
 LOGIN_SECONDS = 6.0  # for each try: a person waits
+UNKNOWN = "unknown"
+
+
+class DatabaseSource(Facts):
+    """Whose database it is: the manager that has its secret (None where the settings name the server), its version."""
+
+    manager: DeploymentKey | None
+    version: str
+    environments: tuple[str, ...] = ()
 
 
 class DatabaseLook(Facts):
@@ -50,12 +63,52 @@ class BackupResult(Facts):
         return f"{self.archive} on {self.host}"
 
 
-@task(name="database reachable", task_run_name="database", **{**LOOKS, "retries": 2})
-def reach_database(installation: str, manager: DeploymentKey, inventory: Inventory) -> DatabaseLook:
-    """Log in, see that this is the primary and that the database is there."""
+@task(name="database found", task_run_name="installation", **LOOKS)
+def find_database(installation: str, version: str) -> DatabaseSource:
+    """Which manager's database it is, and the version that a backup is named by: `version`, or the manager's own.
+
+    Raises NotFoundError, UsageError where the database's address is only in a secret and there is not one manager.
+    """
+    connections = connected(installation)
+    named = connections.settings.database.given_uri() is not None
+    if not connections.apis:
+        return DatabaseSource(manager=None, version=version or UNKNOWN)
+    try:
+        inventory = connections.inventory()
+    except UpgradeError as error:
+        if not named:
+            raise
+        # The settings name the server: a backup is worth more than its name.
+        tell("installation", State.LOG, f"The cluster does not tell the version: {error.happened}")
+        return DatabaseSource(manager=None, version=version or UNKNOWN)
+    manager = inventory.manager
+    if manager is None and not named:
+        raise UsageError(
+            "It is not known whose database is meant: the installation has not one manager.",
+            observed=f"Managers found: {sum(d.component == 'manager' for d in inventory.deployments)}.",
+            next="Name the database: --uri URI, or database: uri in the configuration.",
+        )
+    found = str(manager.version) if manager and manager.version else UNKNOWN
+    tell("installation", State.DONE, f"the manager is at {found}" if manager else "no manager")
+    return DatabaseSource(
+        manager=manager.key if manager else None, version=version or found, environments=inventory.environments
+    )
+
+
+@task(name="backup place", task_run_name="backup place", **LOOKS)
+def check_place(order: BackupOrder) -> None:
+    """Raise `BlockedError` where the backup would not outlive this worker."""
+    with failure_told("backup"):
+        if warning := require_lasting(order):
+            tell("backup", State.LOG, warning)
+
+
+@task(name="database reachable", task_run_name="database", **PATIENT)
+def reach_database(installation: str, manager: DeploymentKey | None, environments: tuple[str, ...]) -> DatabaseLook:
+    """Log in, see that the database is there; `environments` are those that the clusters show."""
     tell("database", State.RUNNING, "logging in")
-    address = _address(installation, manager)
-    with open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
+    address = address_of(installation, manager)
+    with failure_told("database"), open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
         seen = facts(client, address.name)
         if not seen.exists:
             raise NotFoundError(
@@ -63,11 +116,11 @@ def reach_database(installation: str, manager: DeploymentKey, inventory: Invento
                 observed=f"Its address is from {address.source}; a manager reads its settings there.",
                 next="Check the database's name (database: name in the configuration, dbName in the secret).",
             )
-        unseen = named_environments(client[address.name], inventory.environments)
+        unseen = named_environments(client[address.name], environments) if environments else []
     tell(
         "database",
         State.DONE,
-        f"{address.name} on MongoDB {seen.server_version}: {seen.collections} collections, {_megabytes(seen.size)}",
+        f"{address.name} on MongoDB {seen.server_version}: {seen.collections} collections, {megabytes(seen.size)}",
     )
     for sentence in unseen:
         tell("database", State.LOG, sentence)
@@ -80,32 +133,30 @@ def reach_database(installation: str, manager: DeploymentKey, inventory: Invento
     )
 
 
-@task(name="backup", task_run_name="backup {version}", **LOOKS)
-def back_up(installation: str, manager: DeploymentKey, directory: str, version: str) -> str:
+@task(name="backup", task_run_name="backup {version}", **PATIENT)
+def back_up(installation: str, manager: DeploymentKey | None, order: BackupOrder, version: str) -> str:
     """Write the archive; its path.  Nothing that looks like a backup stays where it fails."""
-    address = _address(installation, manager)
-    gauge = Gauge("backup", f"Backup of {address.name}")
-    told = -1
+    address = address_of(installation, manager)
+    shares = ShareTold("backup", f"Backup of {address.name}")
 
     def progress(at: DumpProgress) -> None:
-        nonlocal told
-        share = min(at.bytes_read / at.bytes_expected, 1.0) if at.bytes_expected else 0.0
-        if int(share * 20) > told:
-            told = int(share * 20)
-            text = f"{at.collection}: {at.documents} documents, {_megabytes(at.bytes_read)} read"
-            publish(Event("backup", State.RUNNING, text, share))
-            gauge.show(share, text)
+        text = f"{at.collection}: {at.documents} documents, {megabytes(at.bytes_read)} read"
+        shares.show(at.bytes_read, at.bytes_expected, text)
 
-    tell("backup", State.RUNNING, f"{address.name} into {directory}")
-    with open_database(address.uri.get_secret_value()) as client:
-        evidence = dump(
-            client,
-            address.name,
-            Path(directory),
-            apinizer_version=version,
+    what = "the whole server" if order.whole_server else address.name
+    tell("backup", State.RUNNING, f"{what} into {order.directory}")
+    with failure_told("backup"):
+        evidence = make_backup(
+            address,
+            order,
+            version,
             progress=progress,
             stop=stopping.asked,
+            say=lambda sentence: tell("backup", State.LOG, sentence),
         )
+    for note in evidence.manifest.notes:
+        tell("backup", State.LOG, note)
+    shares.complete(evidence.archive.name)
     tell("backup", State.DONE, f"{evidence.archive}")
     return str(evidence.archive.resolve())
 
@@ -113,18 +164,14 @@ def back_up(installation: str, manager: DeploymentKey, directory: str, version: 
 @task(name="backup proved", task_run_name="backup proved", **LOOKS)
 def prove_backup(archive: str) -> BackupResult:
     """Read the archive back whole: every checksum, count and index definition."""
-    tell("proof", State.RUNNING, archive)
-    proof = prove(
-        Path(archive),
-        progress=lambda done, total: publish(Event("proof", State.RUNNING, "reading it back", done / max(total, 1))),
-        stop=stopping.asked,
-    )
-    if not proof.against_manifest:
-        raise UnprovenError(
-            "The backup's manifest is gone, so its counts cannot be held against what was dumped.",
-            observed=f"Beside {archive}.",
-            next="See who clears that folder, and run again: a new backup is made.",
-        )
+    with failure_told("proof"):
+        proof = told_proof(Path(archive))
+        if not proof.against_manifest:
+            raise UnprovenError(
+                "The backup's manifest is gone, so its counts cannot be held against what was dumped.",
+                observed=f"Beside {archive}.",
+                next="See who clears that folder, and run again: a new backup is made.",
+            )
     result = BackupResult(
         host=socket.gethostname(),
         archive=archive,
@@ -133,25 +180,60 @@ def prove_backup(archive: str) -> BackupResult:
         documents=proof.documents,
         namespaces=len(proof.namespaces),
     )
-    rows = ((n.collection, n.documents, n.bytes) for n in proof.namespaces)
+    rows = ((f"{n.db}.{n.collection}", n.documents, n.bytes) for n in proof.namespaces)
     keep_page(
         "backup",
         f"# Backup\n\n`{result.archive}` on {result.host}, SHA-256 `{result.sha256}`\n\n"
         + table(("Collection", "Documents", "Bytes"), rows),
-        "The database before the upgrade, read back whole",
-    )
-    tell(
-        "proof",
-        State.DONE,
-        f"{result.documents} documents in {result.namespaces} collections, {_megabytes(result.size)}, every checksum right",
+        "The database, read back whole",
     )
     return result
 
 
-def _address(installation: str, manager: DeploymentKey) -> DatabaseAddress:
+def told_proof(archive: Path) -> Proof:
+    """Read an archive back, told as the subject "proof"."""
+    tell("proof", State.RUNNING, str(archive))
+    shares = ShareTold("proof")
+    proof = prove(
+        archive, progress=lambda done, total: shares.show(done, total, "reading it back"), stop=stopping.asked
+    )
+    for sentence in proof.unproven:
+        tell("proof", State.LOG, sentence)
+    tell(
+        "proof",
+        State.DONE,
+        f"{proof.documents} documents in {len(proof.namespaces)} collections, {megabytes(proof.size)}, every checksum right",
+    )
+    return proof
+
+
+@task(name="old backups", task_run_name="old backups", **LOOKS)
+def retire_backups(order: BackupOrder, needed: BackupResult) -> tuple[str, ...]:
+    """Remove what the order does not keep; the names removed.  What cannot be removed is told, and fails nothing."""
+    try:
+        removed = remove_old(
+            Path(needed.archive).parent,
+            keep=order.keep,
+            days=order.keep_days,
+            named=frozenset({needed.archive, needed.sha256}),
+        )
+    except UpgradeError as error:
+        tell("backup", State.LOG, f"{error.happened} {error.observed}")
+        return ()
+    for backup in removed:
+        tell("backup", State.LOG, f"The old backup {backup.archive.name} was removed.")
+    return tuple(backup.archive.name for backup in removed)
+
+
+def address_of(installation: str, manager: DeploymentKey | None) -> DatabaseAddress:
+    """The database's address, from the settings or from the manager's secret."""
     connections = connected(installation)
+    given = connections.settings.database.given_uri()
+    if given is not None or manager is None:
+        return given_address(connections.settings.database)
     return database_address(connections.settings.database, connections.apis[manager.cluster], manager.namespace)
 
 
-def _megabytes(count: int) -> str:
+def megabytes(count: int) -> str:
+    """For messages."""
     return f"{count / MEGABYTE:.1f} MB"

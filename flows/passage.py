@@ -1,0 +1,103 @@
+"""The way of a flow whose steps follow one another: what stops it, and what is told when it ends."""
+
+import time
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from prefect import Task
+from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
+from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+
+from tasks.domain.errors import StoppedError, UpgradeError
+from tasks.record import artifacts, stopping
+from tasks.record.feed import Event, publish
+from tasks.record.feed import State as Told
+
+STOP_SECONDS = 15.0
+"""What runs looks at least each second whether it is to stop; a request that hangs is not waited for longer."""
+AGAIN = "Run it again: every step looks before it acts, and what is done already is left alone."
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Passage:
+    """While the context lasts, the steps of one run; each begins when the one before it has succeeded.
+
+    `what` is the run's name in sentences ("The backup was interrupted"); `safe` is what holds whenever it ends early.
+    """
+
+    def __init__(self, what: str, safe: str) -> None:
+        self._what, self._safe = what, safe
+        self._futures: list[PrefectFuture[Any]] = []
+
+    def __enter__(self) -> Self:
+        stopping.clear()
+        artifacts.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            publish(Event("run", Told.ENDED, ""))
+            return
+        stopping.ask()  # what still waits in a thread ends at its next safe boundary
+        if isinstance(error, KeyboardInterrupt | TerminationSignal):
+            told = self._interrupted()
+            publish(Event("run", Told.ENDED, str(told)))
+            if isinstance(error, KeyboardInterrupt):
+                raise told from None
+            error.__cause__ = told  # as it is: Prefect tells a cancelled run from a killed one by it
+            get_run_logger().error("%s", told)
+        elif isinstance(error, UpgradeError):
+            publish(Event("run", Told.ENDED, str(error)))
+
+    def submit(self, step: Task[P, R], *values: Any) -> PrefectFuture[R]:
+        """The next step; `values` are its parameters, futures of former steps among them."""
+        future: PrefectFuture[R] = step.submit(*values, wait_for=self._futures[-1:], return_state=False)
+        self._futures.append(future)
+        return future
+
+    def value(self, future: PrefectFuture[R]) -> R:
+        """What a step answered, when it has; raise the first failure instead."""
+        future.wait()
+        if not future.state.is_completed():
+            self.finish()
+        return future.result()
+
+    def finish(self) -> None:
+        """Wait for every step; raise the first failure."""
+        for future in self._futures:
+            future.wait()
+        unfinished = [f.state for f in self._futures if not f.state.is_completed()]
+        if unfinished:
+            # What waited for a step that failed never ran; the failure itself is the news.
+            raise self._failed(next((s for s in unfinished if s.is_failed() or s.is_crashed()), unfinished[0]))
+
+    def _failed(self, failure: State[Any]) -> UpgradeError:
+        cause = failure.result(raise_on_failure=False)
+        if isinstance(cause, UpgradeError):
+            return cause
+        return UpgradeError(
+            f"A step of the {self._what} ended in a way that was not foreseen.",
+            observed=failure.message or type(cause).__name__,
+            safe=self._safe,
+            next=f"{AGAIN} Keep the run's log for a report of this defect.",
+        )
+
+    def _interrupted(self) -> UpgradeError:
+        end = time.monotonic() + STOP_SECONDS
+        for future in self._futures:
+            future.wait(timeout=max(0.0, end - time.monotonic()))
+        done = sum(f.state.is_completed() for f in self._futures)
+        results = (f.state.result(raise_on_failure=False) for f in self._futures if f.state.is_failed())
+        stopped = next((r for r in results if isinstance(r, StoppedError)), None)
+        return StoppedError(
+            f"The {self._what} was interrupted.",
+            observed=f"{done} of its steps were done." + (f" {stopped.observed}" if stopped else ""),
+            safe=stopped.safe if stopped else self._safe,
+            next=AGAIN,
+        )
