@@ -1,22 +1,47 @@
 """The proof of a backup: its archive read back whole, held against its own checksums and its manifest."""
 
+import contextlib
+import os
+import stat
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.database.archive.format import CollectionEntry, FormatError, Namespace, UnknownFormatError
+from tasks.database.archive.ahead import ahead
+from tasks.database.archive.format import (
+    CollectionEntry,
+    FormatError,
+    Namespace,
+    OtherFormatError,
+    UnknownFormatError,
+)
 from tasks.database.archive.inlet import Inlet
-from tasks.database.archive.metadata import decode
+from tasks.database.archive.metadata import CollectionMetadata, decode
 from tasks.database.archive.reader import ArchiveReader, NamespaceEnd, Prelude
-from tasks.database.manifest import Manifest, NamespaceRecord, ProofRecord, load, save
+from tasks.database.manifest import Manifest, NamespaceRecord, ProofRecord, load, manifest_path, save
 from tasks.database.run import tool_version
-from tasks.domain.errors import DamagedArchiveError, NotFoundError, StoppedError, UnprovenError, UsageError
+from tasks.database.untried import untried
+from tasks.domain.errors import (
+    DamagedArchiveError,
+    NotFoundError,
+    StoppedError,
+    UnprovenError,
+    UpgradeError,
+    UsageError,
+)
 
 
 class Proof(BaseModel):
-    """What was proved of an archive.  `unproven` are sentences on what its bytes alone cannot show."""
+    """What was proved of an archive.
+
+    `unproven` are sentences on what its bytes alone cannot show, `untried` are lines on the kinds of
+    collections and indexes that were read but that nobody has seen a server take back, `recorded` is whether
+    the manifest beside the archive now holds this proof, and `notes` say why it does not.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,6 +58,9 @@ class Proof(BaseModel):
     indexes: int
     against_manifest: bool
     unproven: list[str]
+    untried: list[str] = []
+    recorded: bool = False
+    notes: list[str] = []
 
 
 def prove(
@@ -46,16 +74,71 @@ def prove(
 
     Checked: the gzip stream, every length, header and terminator, the CRC-64 of every namespace, that each
     announced one is there, every metadata document; and against the manifest the size, the SHA-256 and, for
-    each namespace, documents, bytes, checksum and index names.  `progress` gets file bytes done and in all.
+    each namespace, documents, bytes, checksum and index names.  A proof that fails withdraws one that was
+    recorded before.  `progress` gets file bytes done and in all.
 
-    Raises DamagedArchiveError, NotFoundError, UsageError (a directory, no right to read), StoppedError.
+    Raises DamagedArchiveError, UnprovenError (cannot be read, changed meanwhile, a newer format),
+    NotFoundError, UsageError (no file, no archive at all, no right to read), StoppedError.
     """
-    manifest = _find(path)
+    path, manifest = _find(path)
+    try:
+        proof = _prove(path, manifest, progress, stop, now)
+    except UnprovenError:
+        if manifest and manifest.proof:
+            # A file system that cannot be written to leaves the old record: the next reader meets the same error.
+            with contextlib.suppress(OSError):
+                save(path, manifest.model_copy(update={"proof": None}))
+        raise
+    return _recorded(proof) if manifest else proof
+
+
+def _find(path: Path) -> tuple[Path, Manifest | None]:
+    """The file and its manifest.  Through a link, the manifest beside the link or else the one beside the file."""
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISREG(kind):
+            if path.is_symlink() and not manifest_path(path).exists():
+                path = path.resolve()
+            with path.open("rb"):
+                return path, load(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"There is no archive {path}.", next="Check the path.") from None
+    except PermissionError:
+        raise UsageError(f"{path} may not be read by this user.", next="Run as the user who made the backup.") from None
+    except OSError as problem:
+        reason = problem.strerror or type(problem).__name__
+        raise UsageError(f"{path} could not be opened.", observed=reason, next="Check the path.") from None
+    if stat.S_ISDIR(kind):
+        raise UsageError(f"{path} is a directory, not an archive.", next="Name the .archive file in it.")
+    raise UsageError(f"{path} is no file but a pipe, a socket or a device.", next="Name the .archive file.")
+
+
+def _prove(
+    path: Path,
+    manifest: Manifest | None,
+    progress: Callable[[int, int], None],
+    stop: Callable[[], bool],
+    now: Callable[[], datetime],
+) -> Proof:
     try:
         with path.open("rb") as file:
+            before = _state(file)
             inlet = Inlet(file)
-            prelude, ends = _read(inlet, path.stat().st_size, progress, stop)
-        records = _records(prelude, ends)
+            prelude, ends = _read(inlet, before[0], progress, stop)
+            if _state(file) != before or inlet.size != before[0]:
+                raise UnprovenError(
+                    f"{path.name} changed while it was read.",
+                    observed=f"{before[0]:,} bytes at the start, {_state(file)[0]:,} at the end.",
+                    next="Wait until whatever writes it is done, and verify it again.",
+                )
+        definitions = _definitions(prelude)
+        records = _records(prelude, ends, definitions)
+    except OtherFormatError as problem:
+        if manifest:
+            raise _damaged(path, f"{problem}.") from None
+        raise UsageError(
+            f"{path.name} is no archive.", observed=f"{problem}.", next="Name a file that mongodump --archive wrote."
+        ) from None
     except UnknownFormatError as problem:
         raise UnprovenError(
             f"The archive {path.name} is of a format that is not known here.",
@@ -84,51 +167,81 @@ def prove(
         indexes=sum(len(record.indexes) for record in records),
         against_manifest=manifest is not None,
         unproven=[] if manifest else _unproven(gzip=inlet.gzip),
+        untried=untried(
+            (str(entry.namespace), found) for entry, found in zip(prelude.entries, definitions, strict=True)
+        ),
     )
-    if manifest:
-        if differences := _differences(proof, manifest):
-            raise _damaged(path, "\n".join(differences))
-        save(path, manifest.model_copy(update={"proof": _record(proof)}))
+    if manifest and (differences := _differences(proof, manifest)):
+        raise _damaged(path, "\n".join(differences))
     return proof
 
 
-def _find(path: Path) -> Manifest | None:
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory, not an archive.", next="Name the .archive file in it.")
+def _recorded(proof: Proof) -> Proof:
+    """The proof, now in the manifest too, where that can be written."""
     try:
-        with path.open("rb"):
-            return load(path)
-    except FileNotFoundError:
-        raise NotFoundError(f"There is no archive {path}.", next="Check the path.") from None
-    except PermissionError:
-        raise UsageError(f"{path} may not be read by this user.", next="Run as the user who made the backup.") from None
+        # Loaded again: something else may have been recorded meanwhile.
+        manifest = load(proof.archive)
+        if manifest and manifest.sha256 == proof.sha256:
+            save(proof.archive, manifest.model_copy(update={"proof": _record(proof)}))
+            return proof.model_copy(update={"recorded": True})
+        reason = "it was removed or replaced meanwhile"
+    except (OSError, UpgradeError) as problem:
+        reason = (isinstance(problem, OSError) and problem.strerror) or type(problem).__name__
+    return proof.model_copy(update={"notes": [f"The proof could not be recorded in the manifest: {reason}."]})
+
+
+def _state(file: BinaryIO) -> tuple[int, int]:
+    """Size in bytes and time of the last write."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
 
 
 def _read(
     inlet: Inlet, total: int, progress: Callable[[int, int], None], stop: Callable[[], bool]
 ) -> tuple[Prelude, list[NamespaceEnd]]:
-    reader = ArchiveReader(inlet.pieces())
-    prelude = reader.prelude()
-    ends = []
-    for block in reader.blocks():
-        if isinstance(block, NamespaceEnd):
-            ends.append(block)
-        progress(inlet.size, total)
-        if stop():
-            raise StoppedError("The proof was stopped.", observed=f"{inlet.size:,} of {total:,} bytes were read.")
-    return prelude, ends
+    with closing(ahead(inlet.pieces())) as pieces:
+        reader = ArchiveReader(pieces)
+        prelude = reader.prelude()
+        ends = []
+        for block in reader.blocks():
+            if isinstance(block, NamespaceEnd):
+                ends.append(block)
+            progress(inlet.size, total)
+            if stop():
+                raise StoppedError("The proof was stopped.", observed=f"{inlet.size:,} of {total:,} bytes were read.")
+        return prelude, ends
 
 
-def _records(prelude: Prelude, ends: list[NamespaceEnd]) -> list[NamespaceRecord]:
-    """What the archive itself says, in the manifest's form; raises FormatError for metadata that is none."""
+def _definitions(prelude: Prelude) -> list[CollectionMetadata]:
+    """The definition of each announced collection; raises FormatError for metadata that is none."""
+    return [_definition(entry) for entry in prelude.entries]
+
+
+def _definition(entry: CollectionEntry) -> CollectionMetadata:
+    # Users and roles of one database, and the oplog, have no metadata.
+    if not entry.metadata:
+        return CollectionMetadata(entry.namespace.collection)
+    try:
+        metadata = decode(entry.metadata)
+    except FormatError as problem:
+        raise FormatError(f"{entry.namespace}: {problem}") from problem
+    if metadata.name not in {"", entry.namespace.collection}:
+        raise FormatError(f"{entry.namespace}: the metadata is that of {metadata.name!r}")
+    return metadata
+
+
+def _records(
+    prelude: Prelude, ends: list[NamespaceEnd], definitions: list[CollectionMetadata]
+) -> list[NamespaceRecord]:
+    """What the archive itself says, in the manifest's form."""
     by_namespace = {end.namespace: end for end in ends}
     return [
-        _found(entry, next(by_namespace[n] for n in entry.data_namespaces if n in by_namespace))
-        for entry in prelude.entries
+        _found(entry, next(by_namespace[n] for n in entry.data_namespaces if n in by_namespace), metadata)
+        for entry, metadata in zip(prelude.entries, definitions, strict=True)
     ]
 
 
-def _found(entry: CollectionEntry, end: NamespaceEnd) -> NamespaceRecord:
+def _found(entry: CollectionEntry, end: NamespaceEnd, metadata: CollectionMetadata) -> NamespaceRecord:
     return NamespaceRecord(
         db=entry.namespace.db,
         collection=entry.namespace.collection,
@@ -137,21 +250,8 @@ def _found(entry: CollectionEntry, end: NamespaceEnd) -> NamespaceRecord:
         documents=end.documents,
         bytes=end.bytes,
         crc64=f"{end.crc:016x}",
-        indexes=_index_names(entry),
+        indexes=[str(index["name"]) for index in metadata.indexes],
     )
-
-
-def _index_names(entry: CollectionEntry) -> list[str]:
-    # Users, roles and the oplog have no metadata.
-    if not entry.metadata:
-        return []
-    try:
-        metadata = decode(entry.metadata)
-    except FormatError as problem:
-        raise FormatError(f"{entry.namespace}: {problem}") from problem
-    if metadata.name not in {"", entry.namespace.collection}:
-        raise FormatError(f"{entry.namespace}: the metadata is that of {metadata.name!r}")
-    return [str(index["name"]) for index in metadata.indexes]
 
 
 def _differences(proof: Proof, manifest: Manifest) -> list[str]:
@@ -183,10 +283,14 @@ def _told(record: NamespaceRecord | None) -> str:
 
 
 def _unproven(*, gzip: bool) -> list[str]:
-    covered = "the few bytes of the gzip header" if gzip else "the definitions of options and indexes"
+    uncovered = (
+        "the few bytes of the gzip header, which say nothing of the content"
+        if gzip
+        else "the definitions of options and indexes, the types of collections and the server's version"
+    )
     return [
         "There is no manifest: whether collections are missing that should be there cannot be told.",
-        f"There is no manifest: no checksum covers {covered}.",
+        f"There is no manifest: no checksum covers {uncovered}.",
     ]
 
 

@@ -48,6 +48,10 @@ class UnknownFormatError(FormatError):
     """An archive of a format version that this software does not know."""
 
 
+class OtherFormatError(FormatError):
+    """A file that is something else altogether; the text says what."""
+
+
 def checksum(data: bytes | memoryview, before: int = EMPTY_CRC) -> int:
     """CRC-64/XZ of `data`, unsigned, continued from the checksum `before` of what came earlier."""
     return crc64.xz(data, before)
@@ -86,12 +90,12 @@ class Header:
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
-        """Raises FormatError for a document that is no header."""
+        """Raises FormatError for a document that is no header.  The first tools wrote no versions of server and tool."""
         fields = _fields(raw, "header")
         return cls(
             version=_take(fields, "version", str, "header"),
-            server_version=_take(fields, "server_version", str, "header"),
-            tool_version=_take(fields, "tool_version", str, "header"),
+            server_version=_take({"server_version": "", **fields}, "server_version", str, "header"),
+            tool_version=_take({"tool_version": "", **fields}, "tool_version", str, "header"),
             concurrent_collections=_take(fields, "concurrent_collections", int, "header"),
         )
 
@@ -163,14 +167,13 @@ class BlockHeader:
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
-        """Raises FormatError for a document that is no block header."""
+        """Raises FormatError for a document that is no block header; only one of an end has a checksum."""
         fields = _fields(raw, "block header")
         crc = _take(fields, "CRC", int, "block header")
-        return cls(
-            namespace=_namespace(fields, "block header"),
-            eof=_take(fields, "EOF", bool, "block header"),
-            crc=crc & 0xFFFF_FFFF_FFFF_FFFF,
-        )
+        eof = _take(fields, "EOF", bool, "block header")
+        if crc and not eof:
+            raise FormatError("a block header that is no end has a checksum")
+        return cls(namespace=_namespace(fields, "block header"), eof=eof, crc=crc & 0xFFFF_FFFF_FFFF_FFFF)
 
 
 def length_at(data: bytes | memoryview, offset: int) -> int:

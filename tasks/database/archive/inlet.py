@@ -7,6 +7,7 @@ from typing import BinaryIO, cast
 from isal import igzip_lib
 
 from tasks.database.archive.format import GZIP_MAGIC, MAGIC, FormatError
+from tasks.database.archive.recognition import not_an_archive
 
 _PIECE = 1024 * 1024
 _DAMAGED = cast("type[Exception]", igzip_lib.error)  # Its stub calls it an instance.
@@ -33,7 +34,7 @@ class Inlet:
         """Pieces of at most 1 MiB or so.
 
         Raises FormatError for what is neither gzip nor an archive, for a damaged or cut gzip stream, and
-        for bytes after its end.
+        for bytes after its end; it is OtherFormatError where the first bytes tell what the file is.
         """
         first = self._read()
         if first[:2] == GZIP_MAGIC:
@@ -44,7 +45,7 @@ class Inlet:
                 yield first
                 first = self._read()
         else:
-            raise FormatError("the file is empty" if not first else "the file is no mongodump archive")
+            raise not_an_archive(first)
 
     def _read(self) -> bytes:
         data = self._file.read(_PIECE)

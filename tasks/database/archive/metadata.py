@@ -77,9 +77,13 @@ def decode(text: str) -> CollectionMetadata:
     if not isinstance(options, dict) or not isinstance(indexes, list):
         raise FormatError("the metadata has no options and indexes of the right type")
     for index in indexes:
-        if not (isinstance(index, dict) and isinstance(index.get("key"), dict) and index.get("name")):
+        if not (isinstance(index, dict) and isinstance(index.get("key"), dict) and _is_name(index.get("name"))):
             raise FormatError("an index definition has no key or no name")
     texts = [fields.get(name, "") for name in ("collectionName", "type", "uuid")]
     if not all(isinstance(text, str) for text in texts):
         raise FormatError("the metadata's name, type or uuid is no text")
     return CollectionMetadata(texts[0], texts[1], texts[2], options, tuple(indexes))
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""

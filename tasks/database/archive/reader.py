@@ -16,6 +16,7 @@ from tasks.database.archive.format import (
     checksum,
     length_at,
 )
+from tasks.database.archive.recognition import ENOUGH, not_an_archive
 
 _RUN = 1024 * 1024
 
@@ -124,8 +125,10 @@ class ArchiveReader:
         return type(problem)(f"{problem}, at byte {self._window.position} of the unzipped archive")
 
     def _prelude(self) -> Prelude:
-        if not self._window.has(len(MAGIC)) or self._window.take(len(MAGIC)) != MAGIC:
-            raise FormatError("the file is no mongodump archive")
+        if not self._window.has(len(MAGIC)) or self._window.data[: len(MAGIC)] != MAGIC:
+            self._window.has(ENOUGH)
+            raise not_an_archive(self._window.data)
+        self._window.take(len(MAGIC))
         first = self._document()
         if first is None:
             raise FormatError("the header is missing")

@@ -138,7 +138,7 @@ def test_an_entry_of_an_older_tool_has_no_type() -> None:
 
 GOOD = PRELUDE + ended("c", ONE, TWO)
 REFUSED = {
-    "nothing": (b"", "no mongodump archive"),
+    "nothing": (b"", "empty"),
     "other magic": (b"\x00" + GOOD[1:], "no mongodump archive"),
     "a newer format": (MAGIC + header(version="0.2") + entry() + TERMINATOR + ended("c"), "format '0.2'"),
     "no header": (MAGIC + TERMINATOR, "header is missing"),
