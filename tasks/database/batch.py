@@ -13,6 +13,8 @@ _INT32 = struct.Struct("<i")
 _INT64 = struct.Struct("<q")
 _FIXED = {0x01: 8, 0x06: 0, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x11: 8, 0x12: 8, 0x13: 16, 0x7F: 0, 0xFF: 0}  # fmt: skip
 _STRINGS = (0x02, 0x0D, 0x0E)
+_SMALLEST = 5  # A document without fields.
+_RUN = 1000  # Members that one expression takes: it goes on to its end though the array may be over.
 _DOCUMENT, _ARRAY, _BINARY, _REGEX, _POINTER, _SCOPED_CODE, _LONG = 0x03, 0x04, 0x05, 0x0B, 0x0C, 0x0F, 0x12
 
 
@@ -92,21 +94,30 @@ def _after(raw: bytes, kind: int, at: int) -> int:
 
 
 def _members(raw: bytes, start: int) -> list[bytes]:
-    """The documents of the array at `start`: the loop that every document passes."""
+    """The documents of the array at `start`: the loop that every document passes, so one expression does it.
+
+    The members of a BSON array are named by their index in decimal, so the bytes before each document are
+    known: type, digits, zero.  The closing zero of the array ends a run, for it is not the type of a document.
+    """
     length_at = _INT32.unpack_from
-    find = raw.index
     end = start + length_at(raw, start)[0] - 1
     at = start + 4
-    pieces = []
+    pieces: list[bytes] = []
     while at < end:
-        if raw[at] != _DOCUMENT:
+        before, number = at, len(pieces)
+        digits = len(str(number))
+        if raw[at + 1 : at + 2 + digits] != b"%d\0" % number:
+            raise ReplyError("a batch's members are not numbered")
+        width = digits + 2
+        run = [
+            raw[(begin := at + width) : (at := begin + length_at(raw, begin)[0])]
+            for _ in range(min(_RUN, 10**digits - number))
+            if raw[at] == _DOCUMENT
+        ]
+        # A length that is negative or beyond the end makes a piece shorter than the way that was gone.
+        if not run or sum(map(len, run)) + width * len(run) != at - before or min(map(len, run)) < _SMALLEST:
             raise ReplyError("a batch holds something else than documents")
-        begin = find(0, at + 1) + 1
-        length = length_at(raw, begin)[0]
-        if length < 5:
-            raise ReplyError("a document's length is wrong")
-        at = begin + length
-        pieces.append(raw[begin:at])
+        pieces += run
     if at != end or raw[end]:
         raise ReplyError("a batch's length is wrong")
     return pieces
