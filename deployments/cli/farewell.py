@@ -15,11 +15,11 @@ class Farewell:
     """While the context lasts, gives Prefect so many seconds from the run's end on to record it; then ends the process.
 
     Prefect's client tries for minutes, and its threads hold the process up for longer; a person waits meanwhile, and
-    what the run did is known.  Exit code 0 where the run was complete, 1 where it was not.
+    what the run did is known: `complete` says it where nothing stopped it.  Exit code 0 where the run was complete, 1 where it was not.
     """
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self, complete: str, seconds: float = SECONDS) -> None:
+        self._complete, self._seconds = complete, seconds
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
@@ -39,7 +39,7 @@ class Farewell:
             self._timer.start()
 
     def _leave(self, failure: str) -> None:
-        told = f"Error: {failure}" if failure else "The upgrade is complete: apinizer-upgrade status shows it."
+        told = f"Error: {failure}" if failure else self._complete
         lines = f"\n{told}\nThe Prefect server did not answer for {self._seconds:.0f} s, so it does not know how the run ended.\n"
         os.write(sys.stderr.fileno(), lines.encode(errors="replace"))
         os._exit(1 if failure else 0)

@@ -1,10 +1,9 @@
 """Shows a run as it goes: rows that move on a terminal, plain lines with the time in a pipe."""
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,7 +13,6 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from tasks.domain.plan import Plan
 from tasks.record.feed import Event, State
 
 MARK = {
@@ -27,13 +25,20 @@ BAR = 20
 FRAMES = 8  # a second
 
 
-class Display:
-    """Listens to a run's events while the context lasts."""
+class Row(NamedTuple):
+    """One line of the display: an event's subject, and what kind of thing it is, if that is worth a word."""
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    subject: str
+    kind: str = ""
+
+
+class Display:
+    """Listens to a run's events while the context lasts; `rows` are in the order in which the run comes to them."""
+
+    def __init__(self, console: Console, rows: list[Row]) -> None:
         self._console = console
-        self._rows: dict[str, Event] = {name: Event(name, State.WAITING, "") for name in _subjects(plan)}
-        self._kinds = {str(step.key): step.component.value for step in plan.steps}
+        self._rows: dict[str, Event] = {row.subject: Event(row.subject, State.WAITING, "") for row in rows}
+        self._kinds = {row.subject: row.kind for row in rows if row.kind}
         self._spinners: dict[str, Spinner] = {}
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=FRAMES, transient=False)
         self._told: dict[str, str] = {}
@@ -99,9 +104,3 @@ class Display:
             return self._spinners.setdefault(name, Spinner("dots", style="cyan"))
         symbol, style = MARK[event.state]
         return Text(symbol, style=style)
-
-
-def _subjects(plan: Plan) -> Sequence[str]:
-    """The rows in the order in which the run comes to them."""
-    first = ["database", *(["backup", "proof"] if plan.migrates else [])]
-    return [*first, *(str(step.key) for step in plan.steps)]

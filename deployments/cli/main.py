@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deployments.cli import database_commands
 from deployments.cli import options as opt
 from deployments.cli.outcome import DocumentedError, defect, tell_failure, usage_error
 from tasks.domain.errors import UpgradeError, UsageError
@@ -103,6 +104,10 @@ def upgrade(
         look.plan(settings, wish, output)
         return
     upgrading.upgrade(settings, wish, output, ask=not yes)
+
+
+for command in (database_commands.backup, database_commands.backups, database_commands.verify):
+    app.command()(command)
 
 
 @app.command()

@@ -1,34 +1,26 @@
 """`upgrade`: the plan on the screen while the run's server starts, then the flow, shown as it goes."""
 
 import json
-import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from blocks.installation import provide
 from blocks.settings import InstallationSettings
-from deployments.cli.farewell import Farewell
 from deployments.cli.interruption import Interruption
-from deployments.cli.live import Display
+from deployments.cli.live import Row
 from deployments.cli.look import require_allowed
 from deployments.cli.options import Format
-from deployments.cli.quiet import quiet_prefect
-from deployments.cli.server import reach
+from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
-from deployments.embedded import EmbeddedServer, quick_imports, without_heartbeats
 from tasks.cluster.planning import Connections, prove_there, read_plan
 from tasks.domain.errors import UpgradeError, before_any_change
 from tasks.domain.plan import Plan, PlanRequest
-from tasks.record.feed import listening
 
-NAME = "command-line"
 PATIENCE = 10.0
 
 
 def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format, *, ask: bool) -> None:
     """Read, plan, ask, run; raise what stops it."""
-    with Interruption(), _server() as server:
+    with Interruption(), run_server() as server:
         with before_any_change():
             connections = Connections.open(settings, patience=PATIENCE)
             inventory = connections.inventory()
@@ -48,38 +40,14 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
         if ask and sys.stdin.isatty():
             _confirm(plan)
         with screen.status("Starting the run: its Prefect server, its flow"):
-            _prepare(server)
-        provide(NAME, settings)
-        with (
-            Display(screen, plan) as display,
-            Farewell() as farewell,
-            listening(display.hear),
-            listening(farewell.hear),
-            without_heartbeats(),
-        ):
-            report = _run(settings, request)
+            prepare(server, _load)
+        complete = "The upgrade is complete: apinizer-upgrade status shows it."
+        report = run_shown(screen, _rows(plan), settings, lambda: _run(settings, request), complete=complete)
         try:
             _print(report, output)
             sys.stdout.flush()
         except OSError as error:
             raise _unwritten(report, error) from None
-
-
-def _prepare(server: EmbeddedServer | None) -> None:
-    """The server answers, Prefect knows it, the flow is loaded."""
-    if server is not None:
-        server.wait()
-        os.environ.update(server.settings())
-    else:
-        reach(os.environ["PREFECT_API_URL"])
-    with quick_imports():
-        import flows.upgrade  # noqa: F401 - loaded here, run later
-    quiet_prefect()
-
-
-def _server() -> AbstractContextManager[EmbeddedServer | None]:
-    """The embedded server, starting; nothing where the run is to appear on a server that is there."""
-    return nullcontext() if os.environ.get("PREFECT_API_URL") else EmbeddedServer()
 
 
 def _confirm(plan: Plan) -> None:
@@ -90,6 +58,16 @@ def _confirm(plan: Plan) -> None:
         raise UpgradeError(
             "The upgrade was not started.", observed="The answer was no.", next="Run it when you are ready."
         )
+
+
+def _load() -> None:
+    import flows.upgrade  # noqa: F401 - loaded here, run later
+
+
+def _rows(plan: Plan) -> list[Row]:
+    """What the display shows, in the order in which the run comes to it."""
+    first = ["database", *(["backup", "proof"] if plan.migrates else [])]
+    return [*map(Row, first), *(Row(str(step.key), step.component.value) for step in plan.steps)]
 
 
 def _run(settings: InstallationSettings, request: PlanRequest) -> dict[str, Any]:

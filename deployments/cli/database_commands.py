@@ -1,0 +1,66 @@
+"""The commands on the database: `backup`, `backups`, `verify`, `restore`.  `main` registers them."""
+
+from blocks.settings import InstallationSettings, installation_of
+from deployments.cli import database_options as db
+from deployments.cli import options as opt
+
+
+def backup(
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    uri: db.Uri = "",
+    uri_file: db.UriFile = None,
+    database: db.Database = "",
+    backup_dir: opt.BackupDir = "",
+    apinizer_version: db.ApinizerVersion = "",
+    engine: db.Engine = None,
+    ssh: db.Ssh = "",
+    whole_server: db.WholeServer = None,
+    leave_out: db.LeaveOut = None,
+    no_gzip: db.NoGzip = False,
+    keep: db.Keep = None,
+    keep_days: db.KeepDays = None,
+    allow_ephemeral: db.AllowEphemeral = None,
+    output: opt.Output = opt.Format.TEXT,
+) -> None:
+    """Back up the database and read the backup back whole.  With --uri no cluster is needed."""
+    from deployments.cli import backing_up
+
+    settings = opt.settings(config, kubeconfig, context, namespace, backup_dir=backup_dir)
+    settings = db.with_address(settings, uri, uri_file, database)
+    settings = _with_backup(
+        settings,
+        engine=engine.value if engine else None,
+        ssh=ssh or None,
+        whole_server=whole_server,
+        leave_out=tuple(leave_out) if leave_out else None,
+        keep=keep,
+        keep_days=keep_days,
+        ephemeral_allowed=allow_ephemeral,
+    )
+    named = db.names_server(uri, uri_file)
+    backing_up.backup(settings, apinizer_version or ("unknown" if named else ""), output, gzip=not no_gzip)
+
+
+def backups(config: opt.Config = None, backup_dir: opt.BackupDir = "", output: opt.Output = opt.Format.TEXT) -> None:
+    """List the backups in the folder, newest first: which were read back, and what is wrong with the others."""
+    from deployments.cli import backing_up
+
+    backing_up.list_backups(opt.settings(config, "", "", None, backup_dir=backup_dir), output)
+
+
+def verify(archive: db.Archive, output: opt.Output = opt.Format.TEXT) -> None:
+    """Read an archive whole: structure, every checksum, every count of its manifest, every index definition."""
+    from deployments.cli import verifying
+
+    verifying.verify(archive, output)
+
+
+def _with_backup(settings: InstallationSettings, **said: object) -> InstallationSettings:
+    """The settings with what the options say; raise `UsageError` where they contradict each other."""
+    given = {name: value for name, value in said.items() if value is not None}
+    content: dict[str, object] = settings.model_dump(mode="python")
+    content["backup"] = {**settings.backup.model_dump(mode="python"), **given}
+    return installation_of(content, source="given by options")

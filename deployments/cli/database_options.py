@@ -1,0 +1,145 @@
+"""The options of the commands on the database, and where its address comes from."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from blocks.settings import InstallationSettings, installation_of
+from tasks.domain.errors import UsageError
+
+URI_VARIABLE = "APINIZER_UPGRADE_URI"
+
+
+class EngineChoice(StrEnum):
+    """Who reads the database."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    MONGODUMP = "mongodump"
+
+
+Uri = Annotated[
+    str,
+    typer.Option(
+        "--uri",
+        metavar="URI",
+        help="The database's address, or - for standard input; else --uri-file, $APINIZER_UPGRADE_URI, the configuration, the cluster's secret.",
+    ),
+]
+UriFile = Annotated[
+    Path | None, typer.Option("--uri-file", metavar="FILE", help="A file that holds the address alone.")
+]
+Database = Annotated[
+    str, typer.Option("--database", metavar="NAME", help="The database's name, where it is not apinizerdb.")
+]
+Engine = Annotated[
+    EngineChoice | None,
+    typer.Option("--engine", envvar="APINIZER_UPGRADE_ENGINE", help="auto, native or mongodump (auto)."),
+]
+Ssh = Annotated[
+    str,
+    typer.Option("--ssh", metavar="DESTINATION", help="Run mongodump there, as ssh takes it, e.g. root@primary."),
+]
+WholeServer = Annotated[
+    bool | None, typer.Option("--whole-server/--one-database", help="All databases, as the published command has it.")
+]
+LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option("--leave-out", metavar="COLLECTION", help="Leave this collection out; may be repeated."),
+]
+Keep = Annotated[
+    int | None,
+    typer.Option("--keep", min=1, envvar="APINIZER_UPGRADE_KEEP", help="Keep so many backups, remove older ones."),
+]
+KeepDays = Annotated[
+    int | None,
+    typer.Option(
+        "--keep-days", min=1, envvar="APINIZER_UPGRADE_KEEP_DAYS", help="Remove backups older than so many days."
+    ),
+]
+ApinizerVersion = Annotated[
+    str,
+    typer.Option(
+        "--apinizer-version", metavar="VERSION", help="The version in the backup's name; else the running manager's."
+    ),
+]
+AllowEphemeral = Annotated[
+    bool | None,
+    typer.Option("--allow-ephemeral", help="Take a folder that ends with this container.", show_default=False),
+]
+NoGzip = Annotated[bool, typer.Option("--no-gzip", help="Write the archive without compression.")]
+Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The backup's .archive file.")]
+
+
+def with_address(
+    settings: InstallationSettings, uri: str, uri_file: Path | None, database: str
+) -> InstallationSettings:
+    """The settings with the database that the options name; raise `UsageError` where they contradict each other.
+
+    A password in the arguments is seen by everybody who lists the machine's processes; that is said once.
+    """
+    given = _given(uri, uri_file)
+    changed = settings.database.model_dump(mode="python")
+    if given:
+        changed = {"uri": given, "secret": settings.database.secret, "name": settings.database.name}
+    if database:
+        changed["name"] = database
+    content: dict[str, object] = settings.model_dump(mode="python")
+    return installation_of({**content, "database": changed}, source="given by options")
+
+
+def names_server(uri: str, uri_file: Path | None) -> bool:
+    """Whether an option or the environment names the database's server."""
+    return bool(uri or uri_file or os.environ.get(URI_VARIABLE))
+
+
+def _given(uri: str, uri_file: Path | None) -> str:
+    if uri and uri_file:
+        raise UsageError("--uri and --uri-file both name the database.", next="Give one of the two.")
+    if uri == "-":
+        return _required(sys.stdin.readline().strip(), "Standard input held no address.")
+    if uri:
+        if _has_password(uri):
+            print(
+                "Note: a password in --uri is seen by whoever lists the processes of this machine; "
+                f"--uri-file, --uri - or ${URI_VARIABLE} keep it out of sight.",
+                file=sys.stderr,
+            )
+        return uri
+    if uri_file:
+        return _required(_read(uri_file), f"{uri_file} is empty.")
+    return os.environ.get(URI_VARIABLE, "")
+
+
+def _has_password(uri: str) -> bool:
+    try:
+        return bool(urlsplit(uri).password)
+    except ValueError:
+        return "@" in uri
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"The file {path} cannot be read.",
+            observed=str(reason),
+            next="It holds the database's address alone, e.g. mongodb://USER:PASSWORD@HOST:25080/?authSource=admin.",
+        ) from None
+
+
+def _required(text: str, otherwise: str) -> str:
+    if not text:
+        raise UsageError(
+            "The database's address is missing.",
+            observed=otherwise,
+            next="Write it as mongodb://USER:PASSWORD@HOST:25080/?authSource=admin.",
+        )
+    return text

@@ -1,0 +1,56 @@
+"""`verify`: reads an archive whole, and restores it on trial where a place for that is given.  Needs no Prefect."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from deployments.cli.interruption import Interruption
+from deployments.cli.options import Format
+from deployments.cli.tables import console, plain_table
+from tasks.database.proof import Proof, prove
+
+
+def verify(archive: Path, output: Format) -> None:
+    """Print what was proved; raise what the archive is not."""
+    with Interruption():
+        proof = _shown(archive)
+        if output is Format.JSON:
+            print(json.dumps(proof_value(proof), indent=2))
+            sys.stdout.flush()
+            return
+        _print(proof)
+        sys.stdout.flush()
+
+
+def proof_value(proof: Proof) -> dict[str, Any]:
+    """The proof for programs."""
+    return proof.model_dump(mode="json")
+
+
+def _shown(archive: Path) -> Proof:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    screen = console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        row = bar.add_task("Reading it back", total=None)
+        return prove(archive, progress=lambda done, total: bar.update(row, completed=done, total=total))
+
+
+def _print(proof: Proof) -> None:
+    table = plain_table("COLLECTION", "KIND", "DOCUMENTS", "BYTES", "INDEXES")
+    for each in proof.namespaces:
+        name = f"{each.db}.{each.collection}"
+        table.add_row(name, each.type, f"{each.documents:,}", f"{each.bytes:,}", str(len(each.indexes)))
+    screen = console()
+    screen.print(table)
+    against = "and as its manifest says" if proof.against_manifest else "there is no manifest to hold it against"
+    screen.print(
+        f"\n[bold green]Whole:[/] {proof.documents:,} documents, {proof.bytes:,} bytes, {proof.indexes} indexes; every "
+        f"checksum right, {against}."
+    )
+    screen.print(f"Written by {proof.written_by} from MongoDB {proof.server_version}.", markup=False)
+    screen.print(f"SHA-256 {proof.sha256}", markup=False)
+    for sentence in proof.unproven:
+        print(f"Not proved: {sentence}")
