@@ -1,5 +1,241 @@
-"""Documents of an archive merged into a collection by their `_id`."""
+"""Documents of an archive merged into a collection by their `_id`, in batches that may be done again."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from bson import json_util
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo import InsertOne, ReplaceOne, WriteConcern
+from pymongo.client_session import ClientSession
+from pymongo.errors import BulkWriteError
+
+from tasks.database.archive.format import Namespace, split
+from tasks.database.connection import Client
+from tasks.database.element import Element, build, filter_of, id_of, key
+from tasks.database.listing import batches
 from tasks.database.merge_rule import MergeRule, Verdict, decide, structural_differences
+from tasks.domain.errors import DriftError, UpgradeError
 
-__all__ = ["MergeRule", "Verdict", "decide", "structural_differences"]
+__all__ = ["MergeCounts", "MergeRule", "Refusal", "Verdict", "decide", "merge_collection", "preview_merge", "structural_differences"]  # fmt: skip
+
+_BATCH_DOCUMENTS = 1000
+_BATCH_BYTES = 16 * 1024 * 1024
+_TOLD = 10
+_DUPLICATE_KEY, _VALIDATION = 11000, 121
+
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+
+_Write = InsertOne[RawBSONDocument] | ReplaceOne[RawBSONDocument]
+
+
+class Refusal(NamedTuple):
+    """A document that the server would not take: its `_id` as extended JSON, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCounts:
+    """What became of the archive's documents so far; `refusals` are the first ten of `refused`."""
+
+    inserted: int = 0
+    replaced: int = 0
+    kept: int = 0
+    same: int = 0
+    undecided: int = 0
+    refused: int = 0
+    refusals: tuple[Refusal, ...] = field(default=())
+
+    @property
+    def documents(self) -> int:
+        """All documents that were looked at."""
+        return self.inserted + self.replaced + self.kept + self.same + self.undecided + self.refused
+
+    def __str__(self) -> str:
+        parts = [f"{self.inserted:,} inserted", f"{self.replaced:,} replaced", f"{self.kept:,} kept as they are"]
+        parts.append(f"{self.same:,} equal")
+        if self.undecided:
+            parts.append(f"{self.undecided:,} kept because the field does not tell which is newer")
+        if self.refused:
+            parts.append(f"{self.refused:,} refused by the server")
+        return ", ".join(parts)
+
+    def problem(self, namespace: Namespace) -> UpgradeError | None:
+        """The error to end with, after everything else is done, when documents were refused; else None."""
+        if not self.refused:
+            return None
+        lines = [f"{refusal.id}: {refusal.reason}" for refusal in self.refusals]
+        if self.refused > len(lines):
+            lines.append(f"and {self.refused - len(lines):,} more")
+        return UpgradeError(
+            f"{self.refused:,} of {self.documents:,} documents could not be merged into {namespace}.",
+            observed="\n".join(lines),
+            safe=f"The database's documents they collide with were left alone; of the others {replace(self, refused=0)}.",
+            next="Remove or change the documents that hold the same key, then merge again: what is done is not done twice.",
+        )
+
+
+def merge_collection(
+    client: Client,
+    database: str,
+    collection: str,
+    documents: Iterable[bytes],
+    rule: MergeRule,
+    *,
+    guard: Callable[[], None] = lambda: None,
+    progress: Callable[[MergeCounts], None] = lambda _counts: None,
+) -> MergeCounts:
+    """Merge runs of whole documents into a collection, which is made where there is none.
+
+    `guard` is asked before each batch (1,000 documents or 16 MiB) is written; what it raises ends the merge
+    between two batches.  Doing it again is harmless: what was merged is then equal.  Documents that the server
+    refuses (a unique index whose key another document holds, a validator) are counted and told, the others are
+    merged: the caller raises `MergeCounts.problem` when it is through.
+
+    Raises DriftError when documents vanish meanwhile, and the driver's errors.
+    """
+    counts = MergeCounts()
+    target = client[database][collection].with_options(_RAW, write_concern=WriteConcern("majority"))
+    for chunk in _judged(client, database, collection, documents, rule):
+        writes = [_write(item) for item in chunk if item.verdict in {Verdict.INSERT, Verdict.REPLACE}]
+        acting = [item for item in chunk if item.verdict in {Verdict.INSERT, Verdict.REPLACE}]
+        refused: dict[int, Refusal] = {}
+        guard()
+        if writes:
+            try:
+                matched = target.bulk_write(writes, ordered=False).matched_count
+            except BulkWriteError as problem:
+                refused = _refusals(problem, acting)
+                matched = int(problem.details["nMatched"])
+            _expect(matched, acting, refused, Namespace(database, collection))
+        counts = _counted(counts, chunk, {id(acting[place]) for place in refused}, list(refused.values()))
+        progress(counts)
+    return counts
+
+
+def preview_merge(
+    client: Client,
+    database: str,
+    collection: str,
+    documents: Iterable[bytes],
+    rule: MergeRule,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> MergeCounts:
+    """What `merge_collection` would do, without a write; what a unique index would refuse shows only then.
+
+    Ends early, with what is known so far, when `stop` says so.
+    """
+    counts = MergeCounts()
+    for chunk in _judged(client, database, collection, documents, rule):
+        counts = _counted(counts, chunk, set(), [])
+        if stop():
+            break
+    return counts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    id: Element
+    document: bytes
+    verdict: Verdict
+
+
+def _judged(
+    client: Client, database: str, collection: str, documents: Iterable[bytes], rule: MergeRule
+) -> Iterator[list[_Item]]:
+    with client.start_session() as session:
+        for chunk in _chunks(documents):
+            ids = [id_of(document) for document in chunk]
+            present = _present(client, session, database, collection, ids)
+            yield [
+                _Item(found, document, decide(present.get(key(found)), document, rule))
+                for found, document in zip(ids, chunk, strict=True)
+            ]
+
+
+def _chunks(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    size = 0
+    for run in documents:
+        for document in split(run):
+            if chunk and (len(chunk) == _BATCH_DOCUMENTS or size + len(document) > _BATCH_BYTES):
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(document)
+            size += len(document)
+    if chunk:
+        yield chunk
+
+
+def _present(
+    client: Client, session: ClientSession, database: str, collection: str, ids: list[Element]
+) -> dict[object, bytes]:
+    find: dict[str, Any] = {"find": collection, "filter": filter_of(ids), "batchSize": _BATCH_DOCUMENTS}
+    with closing(batches(client, session, database, find)) as source:
+        return {key(id_of(document)): document for batch in source for document in split(batch.documents)}
+
+
+def _write(item: _Item) -> _Write:
+    document = RawBSONDocument(item.document)
+    if item.verdict is Verdict.INSERT:
+        return InsertOne(document)
+    return ReplaceOne(RawBSONDocument(build({b"_id": item.id})), document)
+
+
+def _refusals(problem: BulkWriteError, acting: list[_Item]) -> dict[int, Refusal]:
+    """By place in the batch.  Raises the error again where it is no refusal of single documents."""
+    found = {}
+    for error in problem.details.get("writeErrors", []):
+        if error.get("code") not in {_DUPLICATE_KEY, _VALIDATION}:
+            raise problem
+        found[int(error["index"])] = Refusal(_told(acting[int(error["index"])].id), _reason(error))
+    if problem.details.get("writeConcernErrors") or not found:
+        raise problem
+    return found
+
+
+def _reason(error: dict[str, Any]) -> str:
+    if error["code"] == _VALIDATION:
+        return "the collection's validator refuses it"
+    # The pattern only: the key's values may be what nobody should read in a log.
+    pattern = error.get("keyPattern")
+    if isinstance(pattern, dict) and pattern:
+        return f"another document holds its key of the unique index on {', '.join(map(str, pattern))}"
+    return "another document holds its key of a unique index"
+
+
+def _told(found: Element) -> str:
+    return json_util.dumps(found.decoded(), json_options=json_util.RELAXED_JSON_OPTIONS)
+
+
+def _expect(matched: int, acting: list[_Item], refused: dict[int, Refusal], namespace: Namespace) -> None:
+    wanted = sum(item.verdict is Verdict.REPLACE for item in acting)
+    wanted -= sum(acting[place].verdict is Verdict.REPLACE for place in refused)
+    if matched < wanted:
+        raise DriftError(
+            f"Documents of {namespace} vanished while they were merged.",
+            observed=f"{wanted - matched} of {wanted} documents that were to be replaced are not there any more.",
+            safe="What was merged so far stays; nothing else was touched.",
+            next="Find out who removes documents, stop it, and merge again.",
+        )
+
+
+def _counted(counts: MergeCounts, chunk: list[_Item], refused: set[int], refusals: list[Refusal]) -> MergeCounts:
+    done = dict.fromkeys(Verdict, 0)
+    for item in chunk:
+        if id(item) not in refused:
+            done[item.verdict] += 1
+    return MergeCounts(
+        counts.inserted + done[Verdict.INSERT],
+        counts.replaced + done[Verdict.REPLACE],
+        counts.kept + done[Verdict.KEEP],
+        counts.same + done[Verdict.SAME],
+        counts.undecided + done[Verdict.UNDECIDED],
+        counts.refused + len(refused),
+        (*counts.refusals, *refusals)[:_TOLD],
+    )
