@@ -1,0 +1,142 @@
+"""Which program reads the database: this software itself, or mongodump.
+
+`auto` takes the native engine.  It reads, compresses and checks faster, it takes databases and left out
+collections that mongodump has no options for, and its restore keeps every collection whole until the new one
+is checked, while `mongorestore --drop` replaces in place.  `auto` takes mongodump where the native engine
+cannot do the work and mongodump can: where the database answers only on its own machine, which is named for
+SSH, and for a time series on a server that keeps it without the buckets that the archive format stores.  Then
+the tool on the named machine comes first, where the published procedure runs it, and the tool here second.
+
+`native` and `mongodump` are taken at their word, or refused with the reason.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.database.scope import Scope
+from tasks.domain.errors import BlockedError, UsageError
+
+FIRST_WITH_CONFIG = (100, 3, 0)
+"""The release of the MongoDB Database Tools whose `--config` takes password and URI from a file."""
+
+_VIEWLESS_TIME_SERIES = (8, 3)
+
+
+class Engine(StrEnum):
+    """What was asked for."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    MONGODUMP = "mongodump"
+
+
+class EngineFacts(BaseModel):
+    """What is known before the choice.
+
+    `ssh` is the machine named for SSH, empty for none.  `here` and `there` are the versions of the tool on this
+    machine and on that one, empty where it is not installed.  `native_cannot` is a sentence on why the native
+    engine cannot do the work, empty where it can.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ssh: str = ""
+    here: str = ""
+    there: str = ""
+    native_cannot: str = ""
+
+
+class Choice(BaseModel):
+    """The engine that does the work, where it runs, and why as a sentence."""
+
+    model_config = ConfigDict(frozen=True)
+
+    engine: Literal[Engine.NATIVE, Engine.MONGODUMP]
+    where: Literal["local", "ssh"] = "local"
+    reason: str
+
+
+def choose(wish: Engine, facts: EngineFacts, scope: Scope | None = None) -> Choice:
+    """The engine for a wish; `scope` is what a dump takes, None for a restore.
+
+    Raises UsageError where mongodump is wished for and cannot do it, BlockedError where nothing can.
+    """
+    tool_cannot = _tool_cannot(facts, scope)
+    if wish is Engine.NATIVE:
+        if facts.native_cannot:
+            raise BlockedError(
+                "The native engine cannot do this.",
+                observed=facts.native_cannot,
+                next="Use --engine mongodump, or leave the choice to auto.",
+            )
+        return Choice(engine=Engine.NATIVE, reason="It was asked for.")
+    if wish is Engine.MONGODUMP:
+        if tool_cannot:
+            raise UsageError("mongodump cannot do this.", observed=tool_cannot, next=_way_out(facts))
+        return Choice(engine=Engine.MONGODUMP, where=_where(facts), reason="It was asked for.")
+    if not facts.native_cannot:
+        return Choice(engine=Engine.NATIVE, reason="The native engine can do it, and needs nothing installed.")
+    if not tool_cannot:
+        return Choice(engine=Engine.MONGODUMP, where=_where(facts), reason=facts.native_cannot)
+    raise BlockedError(
+        "Neither the native engine nor mongodump can do this.",
+        observed=f"{facts.native_cannot}\n{tool_cannot}",
+        next="Install the MongoDB Database Tools here, or on the database's machine and name it for SSH.",
+    )
+
+
+def native_limit(server_version: str, types: Iterable[str]) -> str:
+    """Why the native engine cannot archive collections of these types from this server; empty where it can."""
+    if "timeseries" in types and numbers(server_version) >= _VIEWLESS_TIME_SERIES:
+        return f"Server {server_version} keeps time series without the buckets that the archive format stores."
+    return ""
+
+
+def tool_limit(scope: Scope) -> str:
+    """Why one mongodump cannot take `scope`; empty where it can.
+
+    Source: mongo-tools, mongodump/mongodump.go, ValidateOptions: one `--db` at most, and `--excludeCollection`
+    only with it.
+    """
+    if len(scope.databases) > 1:
+        return f"mongodump takes one database or the whole server, not {', '.join(scope.databases)}."
+    if scope.left_out and scope.whole_server:
+        return "mongodump leaves collections out only of one database, not of the whole server."
+    return ""
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: (100, 9, 4) of `100.9.4` and of `r100.9.4-2-gabc`."""
+    found = []
+    for part in version.strip().lstrip("rv").split("-", maxsplit=1)[0].split("."):
+        if not part.isdecimal():
+            break
+        found.append(int(part))
+    return tuple(found)
+
+
+def _tool_cannot(facts: EngineFacts, scope: Scope | None) -> str:
+    if scope is not None and (limit := tool_limit(scope)):
+        return limit
+    if facts.there or facts.here:
+        if numbers(facts.there or facts.here) < FIRST_WITH_CONFIG:
+            place = f"on {facts.ssh}" if facts.there else "here"
+            return (
+                f"Version {facts.there or facts.here} {place} has no --config, so that its password would be in the "
+                "process list."
+            )
+        return ""
+    return f"It is installed neither here nor on {facts.ssh}." if facts.ssh else "It is not installed here."
+
+
+def _where(facts: EngineFacts) -> Literal["local", "ssh"]:
+    return "ssh" if facts.there else "local"
+
+
+def _way_out(facts: EngineFacts) -> str:
+    if facts.here or facts.there:
+        return "Use --engine native, or install release 100.3 or newer of the MongoDB Database Tools."
+    return "Install the MongoDB Database Tools, name the database's machine for SSH, or use --engine native."
