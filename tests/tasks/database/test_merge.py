@@ -47,9 +47,9 @@ def archive() -> list[dict[str, Any]]:
     [
         (OURS, MergeCounts(inserted=100, kept=100, same=100), set(range(500, 600))),
         (THEIRS, MergeCounts(inserted=100, replaced=100, same=100), {*range(100, 200), *range(500, 600)}),
-        (NEWEST, MergeCounts(inserted=100, replaced=500, kept=500, same=100), {*range(150, 200), *range(500, 600)}),
+        (NEWEST, MergeCounts(inserted=100, replaced=50, kept=50, same=100), {*range(150, 200), *range(500, 600)}),
     ],
-    ids=str,
+    ids=["ours", "theirs", "newest"],
 )  # fmt: skip
 def test_merging_does_what_was_shown_and_twice_is_once(
     filled: Client, rule: MergeRule, counts: MergeCounts, from_archive: set[int]
