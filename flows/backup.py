@@ -56,7 +56,7 @@ def backup(
     with session(installation, clusters=needs_cluster), Passage("backup", NOTHING_CHANGED) as run:
         run.submit(check_place, order)
         source = run.value(run.submit(find_database, installation, apinizer_version))
-        run.submit(reach_database, installation, source.manager, source.environments)
+        run.submit(reach_database, installation, source.manager, source.environments, order.ssh)
         archive = run.submit(back_up, installation, source.manager, order, source.version)
         proved = run.submit(prove_backup, archive)
         removed = run.submit(retire_backups, order, proved)

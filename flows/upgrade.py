@@ -101,7 +101,9 @@ def _run(course: Course, planned: Any) -> None:
             course.place = check_place.submit(course.order, wait_for=gate, return_state=False)
             gate = [course.place]
         shown = course.before.environments
-        course.database = reach_database.submit(name, manager, shown, wait_for=gate, return_state=False)
+        course.database = reach_database.submit(
+            name, manager, shown, course.order.ssh, wait_for=gate, return_state=False
+        )
         gate = [course.database]
     if plan.migrates:
         course.archive = back_up.submit(

@@ -134,17 +134,27 @@ def deploy(
     namespace: opt.Namespace = None,
     to: Annotated[str, typer.Option("--to", help="The version that a schedule upgrades to.")] = "",
     cron: Annotated[str, typer.Option("--cron", help='A schedule, e.g. "0 2 * * 6".')] = "",
+    backup_cron: Annotated[str, typer.Option("--backup-cron", help='When backups are made, e.g. "0 1 * * *".')] = "",
     timezone: Annotated[
-        str, typer.Option("--timezone", help="The schedule's time zone, e.g. Europe/Istanbul.")
+        str, typer.Option("--timezone", help="The schedules' time zone, e.g. Europe/Istanbul.")
     ] = "UTC",
     no_schedule: Annotated[bool, typer.Option("--no-schedule", help="Take the schedules away.")] = False,
 ) -> None:
-    """Register the upgrade with the Prefect server at PREFECT_API_URL; may be run again."""
+    """Register upgrade, backup, verify and restore with the Prefect server at PREFECT_API_URL; may be run again."""
     from deployments.cli import registration
 
     given = config is not None or bool(kubeconfig or context or namespace)
     settings = opt.settings(config, kubeconfig, context, namespace) if given else None
-    registration.deploy(installation, pool, settings, to=to, cron=cron, timezone=timezone, keep=not no_schedule)
+    registration.deploy(
+        installation,
+        pool,
+        settings,
+        to=to,
+        cron=cron,
+        backup_cron=backup_cron,
+        timezone=timezone,
+        keep=not no_schedule,
+    )
 
 
 def run() -> None:

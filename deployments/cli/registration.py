@@ -1,5 +1,6 @@
-"""`deploy`: registers work pool, blocks and the upgrade's deployment with a Prefect server.  May be run again."""
+"""`deploy`: registers work pool, blocks and the flows' deployments with a Prefect server.  May be run again."""
 
+import importlib
 import os
 import re
 from pathlib import Path
@@ -25,12 +26,14 @@ def deploy(
     *,
     to: str,
     cron: str,
+    backup_cron: str,
     timezone: str,
     keep: bool,
 ) -> None:
     """Register everything; raise `UsageError` for what cannot be, `TemporaryError` where the server is away.
 
-    Without a `cron` the schedules that are there stay, unless `keep` is false.
+    `cron` is when the upgrade to `to` runs, `backup_cron` when a backup is made.  Without one the schedules that
+    are there stay, unless `keep` is false.
     """
     if not NAME.fullmatch(installation):
         raise UsageError(
@@ -38,7 +41,7 @@ def deploy(
             observed="A block's name is of lower-case letters, digits and dashes.",
             next="Name it like site-a.",
         )
-    schedule = _checked_schedule(to, cron, timezone)
+    wanted = _checked_schedules(to, cron, backup_cron, timezone)
     server = os.environ.get("PREFECT_API_URL", "")
     if not server:
         raise UsageError(
@@ -46,31 +49,42 @@ def deploy(
             observed="PREFECT_API_URL is not set.",
             next="Start one (prefect server start) and set PREFECT_API_URL=http://HOST:4200/api.",
         )
-    declared = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"][0]
+    declared = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"]
     reach(server)
     say = console().print
-    say(f"Work pool {pool}: {_make_pool(pool, declared['work_pool']['type'])}", markup=False)
+    say(f"Work pool {pool}: {_make_pool(pool, declared[0]['work_pool']['type'])}", markup=False)
     say(f"Block apinizer-installation/{installation}: {_save_block(installation, settings)}", markup=False)
-    schedules = [_cron(schedule)] if schedule else _present_schedules(installation) if keep else []
-    name = _apply(declared, installation, pool, settings, schedules)
-    say(f"Deployment {name}: registered, {_told(schedules)}", markup=False)
+    for each in declared:
+        flow = each["entrypoint"].rpartition(".")[2]
+        present = _present_schedules(f"{flow}/{installation}") if keep else []
+        schedules = [_cron(wanted[flow])] if flow in wanted else present
+        name = _apply(each, installation, pool, settings, schedules)
+        say(f"Deployment {name}: registered, {_told(schedules)}", markup=False)
     say(
         f"\nStart a worker where the cluster and the backup folder can be reached:\n  prefect worker start --pool {pool}",
         markup=False,
     )
     say(
-        f"Start a run here, in the UI, or from CI by REST:\n  prefect deployment run '{name}' -p to=VERSION",
+        f"Start a run here, in the UI, or from CI by REST:\n  prefect deployment run 'upgrade/{installation}' -p to=VERSION",
         markup=False,
     )
 
 
-def _checked_schedule(to: str, cron: str, timezone: str) -> dict[str, Any] | None:
+def _checked_schedules(to: str, cron: str, backup_cron: str, timezone: str) -> dict[str, dict[str, Any]]:
+    """The schedules that are asked for, by the flow's name."""
     if to:
         Version(to)
-    if not cron:
-        return None
-    if not to:
+    if cron and not to:
         raise UsageError("A schedule needs a version.", next="Say which version it upgrades to: --to VERSION.")
+    wanted = {}
+    if cron:
+        wanted["upgrade"] = _checked_schedule(cron, timezone, {"to": to})
+    if backup_cron:
+        wanted["backup"] = _checked_schedule(backup_cron, timezone, {})
+    return wanted
+
+
+def _checked_schedule(cron: str, timezone: str, parameters: dict[str, Any]) -> dict[str, Any]:
     try:
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError):
@@ -90,7 +104,7 @@ def _checked_schedule(to: str, cron: str, timezone: str) -> dict[str, Any] | Non
             observed="It has five fields: minute, hour, day of the month, month, weekday.",
             next='Write minute, hour, day, month and weekday, e.g. "0 2 * * 6" for Saturdays at two.',
         ) from None
-    return {"cron": cron, "timezone": timezone, "parameters": {"to": to}}
+    return {"cron": cron, "timezone": timezone, "parameters": parameters}
 
 
 def _make_pool(name: str, kind: str) -> str:
@@ -150,15 +164,15 @@ def _cron(schedule: dict[str, Any]) -> Any:
     return DeploymentScheduleCreate(schedule=when, parameters=schedule["parameters"])
 
 
-def _present_schedules(installation: str) -> list[Any]:
-    """The schedules of the deployment as it is registered now."""
+def _present_schedules(deployment: str) -> list[Any]:
+    """The schedules of a deployment ("upgrade/site-a") as it is registered now."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.exceptions import ObjectNotFound
 
     with get_client(sync_client=True) as client:
         try:
-            found = client.read_deployment_by_name(f"upgrade/{installation}")
+            found = client.read_deployment_by_name(deployment)
         except ObjectNotFound:
             return []
     return [
@@ -186,20 +200,13 @@ def _apply(
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.upgrade import Order, upgrade
-
-    defaults: dict[str, Any] = {**declared["parameters"], "installation": installation}
-    if settings is not None:
-        run = settings.upgrade
-        defaults |= {
-            "order": (Order.TOGETHER if run.together else Order.ONE_BY_ONE).value,
-            "parallel": run.parallel,
-            "manager_timeout": run.manager_timeout,
-            "timeout": run.timeout,
-            "repositories": {c.value: name for c, name in run.repositories.items()},
-        }
+    module, _, name = declared["entrypoint"].rpartition(".")
+    flow = getattr(importlib.import_module(module), name)
+    defaults = {**declared["parameters"], "installation": installation}
+    if settings is not None and name == "upgrade":
+        defaults |= _upgrade_defaults(settings)
     made = RunnerDeployment.from_flow(
-        upgrade,
+        flow,
         name=installation,
         description=declared["description"],
         tags=[*declared["tags"], f"installation:{installation}"],
@@ -212,3 +219,17 @@ def _apply(
     )
     made.apply()
     return made.full_name
+
+
+def _upgrade_defaults(settings: InstallationSettings) -> dict[str, Any]:
+    """How the upgrade of this installation runs, as the form shows it."""
+    from flows.upgrade import Order
+
+    run = settings.upgrade
+    return {
+        "order": (Order.TOGETHER if run.together else Order.ONE_BY_ONE).value,
+        "parallel": run.parallel,
+        "manager_timeout": run.manager_timeout,
+        "timeout": run.timeout,
+        "repositories": {c.value: name for c, name in run.repositories.items()},
+    }

@@ -8,16 +8,18 @@ from types import TracebackType
 from typing import Self
 
 from tasks.cluster.answers import JsonObject
+from tasks.cluster.planning import Connections
 from tasks.cluster.rollout_view import name, select, uid
 from tasks.cluster.watch import View, WatchHub
 from tasks.domain.component import Component
 from tasks.domain.discovery import recognised
-from tasks.domain.errors import BlockedError, DriftError, TemporaryError
+from tasks.domain.errors import BlockedError, DriftError, TemporaryError, UsageError
 from tasks.domain.inventory import DeploymentFacts
 
 PATIENCE = 8.0
 """Seconds without word from the cluster after which nobody can say that no manager runs."""
 SYNC_SECONDS = 20.0
+WATCH_SECONDS, IDLE_MARGIN = 8, 4.0
 _OVER = {"Succeeded", "Failed"}
 
 
@@ -54,6 +56,25 @@ def _runs_a_manager(pod: JsonObject) -> bool:
     spec = pod.get("spec") or {}
     containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
     return any(recognised(str(c.get("image", ""))) is Component.MANAGER for c in containers)
+
+
+def watch_managers(connections: Connections) -> "ManagerWatch":
+    """The watch over every manager of an installation; raise `UsageError` where none is found to be watched.
+
+    Its watches are short: a dead connection must not hide for long that a manager started.
+    """
+    managers = connections.inventory().of(Component.MANAGER)
+    if not managers:
+        raise UsageError(
+            "No manager was found, so it cannot be seen that none runs.",
+            observed="No Deployment that may be read runs a manager's image.",
+            next="Check the context and the namespaces. If there is none on purpose, say so: --no-cluster.",
+        )
+    hubs = {
+        name: WatchHub(api, server_seconds=WATCH_SECONDS, idle_margin=IDLE_MARGIN)
+        for name, api in connections.apis.items()
+    }
+    return ManagerWatch(hubs, managers)
 
 
 class ManagerWatch:
@@ -120,7 +141,7 @@ class ManagerWatch:
             if not found:
                 self._judged[cluster, namespace] = version
         if told:
-            raise _there(told) if before else _appeared(told)
+            raise _there(told, self._managers) if before else _appeared(told)
 
     def _require_word(self) -> None:
         trouble = "; ".join(filter(None, (view.trouble() for view in self._views.values())))
@@ -133,12 +154,12 @@ class ManagerWatch:
             raise _deaf(trouble)
 
 
-def _there(told: Sequence[str]) -> BlockedError:
+def _there(told: Sequence[str], managers: Sequence[DeploymentFacts]) -> BlockedError:
+    commands = [f"kubectl scale deployment {m.key.name} -n {m.key.namespace} --replicas=0" for m in managers]
     return BlockedError(
         "The manager runs, so its database cannot be put back.",
         observed="\n".join(told),
-        next="Scale it to 0 and wait until its pods are gone, then restore: "
-        "kubectl scale deployment NAME -n NAMESPACE --replicas=0 && kubectl wait --for=delete pod -l ... --timeout=5m",
+        next="\n".join(("Scale it to 0, wait until its pods are gone, then restore:", *commands)),
     )
 
 

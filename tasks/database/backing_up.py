@@ -6,10 +6,15 @@ from pathlib import Path
 from tasks.cluster.database_secret import DatabaseAddress
 from tasks.database.connection import open_database
 from tasks.database.dump import BackupEvidence, DumpProgress, dump
+from tasks.database.engine import Choice, Engine, EngineFacts, choose, native_limit
 from tasks.database.order import BackupOrder
 from tasks.database.place import place_of
 from tasks.database.sweep import sweep
-from tasks.domain.errors import BlockedError
+from tasks.database.tools.dumping import dump_with_tool
+from tasks.database.tools.find import Tool, find
+from tasks.domain.errors import BlockedError, TemporaryError
+
+LOGIN_SECONDS = 6.0
 
 
 def require_lasting(order: BackupOrder) -> str:
@@ -38,16 +43,66 @@ def make_backup(
 
     Nothing that looks like a backup stays where it fails.  Raises what the engine raises.
     """
-    directory = Path(order.directory)
+    directory, scope = Path(order.directory), order.scope(address.name)
+    scope.check()
     for leftover in sweep(directory):
         say(f"{leftover.name}, left unfinished by a run that died, was removed.")
+    choice, tool = choose_engine(address, order)
+    if tool is not None:
+        say(f"{tool.program} {tool.version}{f' on {tool.ssh}' if tool.ssh else ''} reads the database: {choice.reason}")
+        return dump_with_tool(
+            tool,
+            address.uri,
+            scope,
+            directory,
+            apinizer_version=version,
+            database=address.name,
+            gzip=order.gzip,
+            progress=progress,
+            stop=stop,
+        )
     with open_database(address.uri.get_secret_value()) as client:
         return dump(
             client,
-            address.name,
+            scope,
             directory,
             apinizer_version=version,
+            database=address.name,
             progress=progress,
             stop=stop,
             gzip=order.gzip,
         )
+
+
+def choose_engine(address: DatabaseAddress, order: BackupOrder) -> tuple[Choice, Tool | None]:
+    """Who reads the database, and the tool where it is not this software itself.
+
+    Tools are looked for only where one is asked for or needed: over SSH that takes a second.
+    """
+    wish = Engine(order.engine)
+    cannot = "" if wish is Engine.MONGODUMP else _native_cannot(address, order)
+    here = there = None
+    if wish is Engine.MONGODUMP or (cannot and wish is Engine.AUTO):
+        there = find("mongodump", order.ssh) if order.ssh else None
+        here = find("mongodump")
+    facts = EngineFacts(
+        ssh=order.ssh, here=here.version if here else "", there=there.version if there else "", native_cannot=cannot
+    )
+    choice = choose(wish, facts, order.scope(address.name))
+    if choice.engine is Engine.NATIVE:
+        return choice, None
+    return choice, there if choice.where == "ssh" else here
+
+
+def _native_cannot(address: DatabaseAddress, order: BackupOrder) -> str:
+    """Why the native engine cannot do it, or ""; what is wrong with the database itself is raised."""
+    try:
+        with open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
+            version = str(client.admin.command("buildInfo")["version"])
+            names = [address.name] if not order.whole_server else client.list_database_names()
+            types = {str(info.get("type")) for name in names for info in client[name].list_collections()}
+            return native_limit(version, types)
+    except TemporaryError as away:
+        if not order.ssh:
+            raise
+        return f"The database cannot be reached from here. {away.observed}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.cluster.database_secret import DatabaseAddress, database_address, given_address
+from tasks.cluster.database_secret import DatabaseAddress
 from tasks.cluster.session import connected
 from tasks.database.backing_up import make_backup, require_lasting
 from tasks.database.connection import facts, open_database
@@ -13,8 +13,9 @@ from tasks.database.dump import DumpProgress
 from tasks.database.environments import named_environments
 from tasks.database.order import BackupOrder
 from tasks.database.proof import Proof, prove
+from tasks.database.source import UNKNOWN, DatabaseSource, address_of, find_source
 from tasks.database.sweep import remove_old
-from tasks.domain.errors import NotFoundError, UnprovenError, UpgradeError, UsageError
+from tasks.domain.errors import NotFoundError, TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Facts
 from tasks.domain.plan_text import table
 from tasks.record import stopping
@@ -26,15 +27,6 @@ from tasks.record.telling import failure_told, tell
 
 MEGABYTE = 1_000_000
 LOGIN_SECONDS = 6.0  # for each try: a person waits
-UNKNOWN = "unknown"
-
-
-class DatabaseSource(Facts):
-    """Whose database it is: the manager that has its secret (None where the settings name the server), its version."""
-
-    manager: DeploymentKey | None
-    version: str
-    environments: tuple[str, ...] = ()
 
 
 class DatabaseLook(Facts):
@@ -65,34 +57,12 @@ class BackupResult(Facts):
 
 @task(name="database found", task_run_name="installation", **LOOKS)
 def find_database(installation: str, version: str) -> DatabaseSource:
-    """Which manager's database it is, and the version that a backup is named by: `version`, or the manager's own.
-
-    Raises NotFoundError, UsageError where the database's address is only in a secret and there is not one manager.
-    """
-    connections = connected(installation)
-    named = connections.settings.database.given_uri() is not None
-    if not connections.apis:
-        return DatabaseSource(manager=None, version=version or UNKNOWN)
-    try:
-        inventory = connections.inventory()
-    except UpgradeError as error:
-        if not named:
-            raise
-        # The settings name the server: a backup is worth more than its name.
-        tell("installation", State.LOG, f"The cluster does not tell the version: {error.happened}")
-        return DatabaseSource(manager=None, version=version or UNKNOWN)
-    manager = inventory.manager
-    if manager is None and not named:
-        raise UsageError(
-            "It is not known whose database is meant: the installation has not one manager.",
-            observed=f"Managers found: {sum(d.component == 'manager' for d in inventory.deployments)}.",
-            next="Name the database: --uri URI, or database: uri in the configuration.",
-        )
-    found = str(manager.version) if manager and manager.version else UNKNOWN
-    tell("installation", State.DONE, f"the manager is at {found}" if manager else "no manager")
-    return DatabaseSource(
-        manager=manager.key if manager else None, version=version or found, environments=inventory.environments
+    """Which manager's database it is, and the version that a backup is named by: `version`, or the manager's own."""
+    found = find_source(connected(installation), version, lambda sentence: tell("installation", State.LOG, sentence))
+    tell(
+        "installation", State.DONE, f"the manager's version is {found.version}" if found.manager else "by the settings"
     )
+    return found
 
 
 @task(name="backup place", task_run_name="backup place", **LOOKS)
@@ -104,10 +74,25 @@ def check_place(order: BackupOrder) -> None:
 
 
 @task(name="database reachable", task_run_name="database", **PATIENT)
-def reach_database(installation: str, manager: DeploymentKey | None, environments: tuple[str, ...]) -> DatabaseLook:
-    """Log in, see that the database is there; `environments` are those that the clusters show."""
+def reach_database(
+    installation: str, manager: DeploymentKey | None, environments: tuple[str, ...], ssh: str = ""
+) -> DatabaseLook:
+    """Log in, see that the database is there; `environments` are those that the clusters show.
+
+    Where a machine is named for SSH the database may answer only there: being away is then no failure.
+    """
     tell("database", State.RUNNING, "logging in")
-    address = address_of(installation, manager)
+    address = address_of(connected(installation), manager)
+    try:
+        return _look(address, environments)
+    except TemporaryError as away:
+        if not ssh:
+            raise
+        tell("database", State.DONE, f"{address.name}: not reached from here, {ssh} is asked. {away.observed}")
+        return DatabaseLook(name=address.name, server_version=UNKNOWN, collections=0, size=0)
+
+
+def _look(address: DatabaseAddress, environments: tuple[str, ...]) -> DatabaseLook:
     with failure_told("database"), open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
         seen = facts(client, address.name)
         if not seen.exists:
@@ -136,7 +121,7 @@ def reach_database(installation: str, manager: DeploymentKey | None, environment
 @task(name="backup", task_run_name="backup {version}", **PATIENT)
 def back_up(installation: str, manager: DeploymentKey | None, order: BackupOrder, version: str) -> str:
     """Write the archive; its path.  Nothing that looks like a backup stays where it fails."""
-    address = address_of(installation, manager)
+    address = address_of(connected(installation), manager)
     shares = ShareTold("backup", f"Backup of {address.name}")
 
     def progress(at: DumpProgress) -> None:
@@ -223,15 +208,6 @@ def retire_backups(order: BackupOrder, needed: BackupResult) -> tuple[str, ...]:
     for backup in removed:
         tell("backup", State.LOG, f"The old backup {backup.archive.name} was removed.")
     return tuple(backup.archive.name for backup in removed)
-
-
-def address_of(installation: str, manager: DeploymentKey | None) -> DatabaseAddress:
-    """The database's address, from the settings or from the manager's secret."""
-    connections = connected(installation)
-    given = connections.settings.database.given_uri()
-    if given is not None or manager is None:
-        return given_address(connections.settings.database)
-    return database_address(connections.settings.database, connections.apis[manager.cluster], manager.namespace)
 
 
 def megabytes(count: int) -> str:

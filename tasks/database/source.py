@@ -1,0 +1,58 @@
+"""Whose database it is, and where: from the settings, else from the manager's own secret."""
+
+from collections.abc import Callable
+
+from tasks.cluster.database_secret import DatabaseAddress, database_address, given_address
+from tasks.cluster.planning import Connections
+from tasks.domain.component import Component
+from tasks.domain.errors import UpgradeError, UsageError
+from tasks.domain.inventory import DeploymentKey, Facts
+
+UNKNOWN = "unknown"
+
+
+class DatabaseSource(Facts):
+    """The manager that has the database's secret (None where the settings name the server), and its version."""
+
+    manager: DeploymentKey | None
+    version: str
+    environments: tuple[str, ...] = ()
+
+
+def find_source(
+    connections: Connections, version: str = "", say: Callable[[str], None] = lambda _: None
+) -> DatabaseSource:
+    """Which manager's database it is, and the version that a backup is named by: `version`, or the manager's own.
+
+    Raises NotFoundError, UsageError where the database's address is only in a secret and there is not one manager.
+    """
+    named = connections.settings.database.given_uri() is not None
+    if not connections.apis:
+        return DatabaseSource(manager=None, version=version or UNKNOWN)
+    try:
+        inventory = connections.inventory()
+    except UpgradeError as error:
+        if not named:
+            raise
+        # The settings name the server: a backup is worth more than its name.
+        say(f"The cluster does not tell the version: {error.happened}")
+        return DatabaseSource(manager=None, version=version or UNKNOWN)
+    manager = inventory.manager
+    if manager is None and not named:
+        raise UsageError(
+            "It is not known whose database is meant: the installation has not one manager.",
+            observed=f"Managers found: {len(inventory.of(Component.MANAGER))}.",
+            next="Name the database: --uri URI, or database: uri in the configuration.",
+        )
+    found = str(manager.version) if manager and manager.version else UNKNOWN
+    return DatabaseSource(
+        manager=manager.key if manager else None, version=version or found, environments=inventory.environments
+    )
+
+
+def address_of(connections: Connections, manager: DeploymentKey | None) -> DatabaseAddress:
+    """The database's address; raise `UsageError` where neither the settings nor a manager tell it."""
+    settings = connections.settings.database
+    if settings.given_uri() is not None or manager is None:
+        return given_address(settings)
+    return database_address(settings, connections.apis[manager.cluster], manager.namespace)
