@@ -9,6 +9,7 @@ from tasks.database.dump import BackupEvidence, DumpProgress, dump
 from tasks.database.engine import Choice, Engine, EngineFacts, choose, native_limit
 from tasks.database.order import BackupOrder
 from tasks.database.place import place_of
+from tasks.database.scope import Scope
 from tasks.database.sweep import sweep
 from tasks.database.tools.dumping import dump_with_tool
 from tasks.database.tools.find import Tool, find
@@ -62,6 +63,10 @@ def make_backup(
             stop=stop,
         )
     with open_database(address.uri.get_secret_value()) as client:
+        if scope == Scope.of(address.name):
+            return dump(
+                client, address.name, directory, apinizer_version=version, progress=progress, stop=stop, gzip=order.gzip
+            )
         return dump(
             client,
             scope,
