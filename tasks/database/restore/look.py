@@ -1,0 +1,265 @@
+"""What a restore finds before it does anything: the archive proved, the database as it is, what a former run left."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bson
+
+from tasks.database.archive.format import CollectionEntry, Namespace, split
+from tasks.database.archive.inlet import Inlet
+from tasks.database.archive.metadata import EXACT, CollectionMetadata, decode
+from tasks.database.archive.reader import ArchiveReader
+from tasks.database.connection import Client
+from tasks.database.listing import batches
+from tasks.database.manifest import Manifest, load
+from tasks.database.proof import Proof, prove
+from tasks.database.restore.names import is_own, owner, run_of
+from tasks.database.restore.plan import (
+    Archived,
+    Present,
+    Refusal,
+    RestorePlan,
+    RestoreRequest,
+    Safety,
+    make_restore_plan,
+)
+from tasks.database.restore.state import State, read_state, runs_in
+
+_PIECE = 4 * 1024 * 1024
+_VIEWLESS_TIME_SERIES = (8, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that was found.  `definitions` are by the collections' number in the archive,
+    `own` is what restores left.
+
+    `state` is that of an earlier run of the same archive.
+    """
+
+    plan: RestorePlan
+    proof: Proof
+    manifest: Manifest | None
+    definitions: dict[int, CollectionMetadata]
+    state: State | None
+    own: list[str] = field(default_factory=list)
+
+    @property
+    def run(self) -> str:
+        """What this archive's restores call their collections."""
+        return run_of(self.proof.sha256)
+
+
+def look(
+    client: Client,
+    archive: Path,
+    request: RestoreRequest,
+    safety: Path | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    stop: Callable[[], bool] = lambda: False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> RestorePlan:
+    """What `restore` would do with the same arguments.  Reads only.
+
+    `safety` is the backup of what is there now, which an exact restore needs; `progress` gets the archive
+    file's bytes done and in all.  Raises what `prove` does for an archive that is no use.
+    """
+    return survey(client, archive, request, safety, progress=progress, stop=stop, now=now).plan
+
+
+def survey(
+    client: Client,
+    archive: Path,
+    request: RestoreRequest,
+    safety: Path | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    stop: Callable[[], bool] = lambda: False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Survey:
+    """The plan with all that a restore needs to carry it out."""
+    proof = prove(archive, progress=progress, stop=stop, now=now)
+    manifest = load(archive)
+    entries = announced(archive)
+    definitions = {number: _definition(entry) for number, entry in enumerate(entries)}
+    archived = [_archived(number, definitions[number], proof) for number in definitions]
+    # A name that no server takes is refused by the plan; the server is then not asked for it.
+    names = make_restore_plan(archived, manifest, [], request.model_copy(update={"exact": False}))
+    if names.refused and names.refused.kind == "usage":
+        return Survey(names.model_copy(update={"archive": archive.name}), proof, manifest, definitions, None)
+    infos = list(listed(client, request.database))
+    own = [info["name"] for info in infos if is_own(info["name"])]
+    run = run_of(proof.sha256)
+    state = read_state(client, request.database, run) if run in runs_in(own) else None
+    going_on = state is not None and state.phase == "swapping" and state.is_of(request)
+    found = [
+        *_unfit_server(client),
+        *_unfinished(client, request, own, run, state),
+        *_unfit_time_series(client, archived, proof, request),
+        *([] if going_on else _no_room(client, archived, request)),
+    ]
+    plan = make_restore_plan(
+        archived,
+        manifest,
+        [_present(client, request.database, info) for info in infos if _shown(info["name"])],
+        request,
+        _safety(safety, request.database),
+        archive=archive.name,
+        found=found,
+        under_way=frozenset(request.rename.values()) if going_on else frozenset(),
+    )
+    plan = plan.model_copy(update={"sentences": (*plan.sentences, *_told(own, run, state), *proof.unproven)})
+    return Survey(plan, proof, manifest, definitions, state, own)
+
+
+def announced(archive: Path) -> tuple[CollectionEntry, ...]:
+    """What the archive announces, in its order."""
+    with archive.open("rb") as file:
+        return ArchiveReader(Inlet(file).pieces()).prelude().entries
+
+
+def listed(client: Client, database: str, name: str | None = None) -> Iterator[dict[str, Any]]:
+    """The server's description of each collection, or of one: `{name, type, options, info}`."""
+    command: dict[str, Any] = {"listCollections": 1, "cursor": {}}
+    if name is not None:
+        command["filter"] = {"name": name}
+    with client.start_session() as session:
+        for batch in batches(client, session, database, command):
+            for raw in split(batch.documents):
+                yield bson.decode(raw, EXACT)
+
+
+def kind_of(info: dict[str, Any]) -> str:
+    """`collection`, `view` or `timeseries`; servers before 5.0 and archives of old tools name no type."""
+    options = info.get("options", {})
+    if "viewOn" in options:
+        return "view"
+    return "timeseries" if "timeseries" in options else str(info.get("type") or "collection")
+
+
+def _shown(name: str) -> bool:
+    return not is_own(name) and (not name.startswith("system.") or name == "system.js")
+
+
+def _definition(entry: CollectionEntry) -> CollectionMetadata:
+    return decode(entry.metadata) if entry.metadata else CollectionMetadata(entry.namespace.collection, entry.type)
+
+
+def _archived(number: int, definition: CollectionMetadata, proof: Proof) -> Archived:
+    record = proof.namespaces[number]
+    return Archived(
+        number=number,
+        namespace=Namespace(record.db, record.collection),
+        kind=kind_of({"type": record.type, "options": definition.options}),
+        documents=record.documents,
+        bytes=record.bytes,
+        capped=bool(definition.options.get("capped")),
+    )
+
+
+def _present(client: Client, database: str, info: dict[str, Any]) -> Present:
+    kind = kind_of(info)
+    count = 0
+    if kind == "collection":
+        # Counted, not estimated: a safety backup is held against it.
+        count = client[database][info["name"]].count_documents({})
+    elif kind == "timeseries":
+        count = client[database][f"system.buckets.{info['name']}"].count_documents({})
+    return Present(name=info["name"], kind=kind, documents=count)
+
+
+def _safety(path: Path | None, database: str) -> Safety | None:
+    if path is None:
+        return None
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+    except OSError as problem:
+        return Safety(name=path.name, problem=f"it cannot be read ({problem.strerror})")
+    return Safety.of(load(path), database, path.name, digest.hexdigest())
+
+
+def _unfit_server(client: Client) -> Iterator[Refusal]:
+    hello = client.admin.command("hello")
+    if not hello.get("isWritablePrimary", hello.get("ismaster", False)):
+        yield Refusal(
+            kind="usage",
+            happened="The database server that was reached is not the primary.",
+            observed=f"Replica set {hello.get('setName') or 'unnamed'}.",
+            next="Name the primary, or the whole replica set without directConnection.",
+        )
+
+
+def _unfinished(
+    client: Client, request: RestoreRequest, own: list[str], run: str, state: State | None
+) -> Iterator[Refusal]:
+    """A restore that was putting collections in place comes first: the database is half the one, half the other."""
+    if state is not None and state.phase == "swapping" and not state.is_of(request):
+        yield _half_done(state, request.database, "asked otherwise")
+    for other in runs_in(own):
+        left = read_state(client, request.database, other) if other != run else None
+        if left is not None and left.phase == "swapping":
+            yield _half_done(left, request.database, f"of {left.archive}")
+
+
+def _half_done(state: State, database: str, which: str) -> Refusal:
+    return Refusal(
+        kind="blocked",
+        happened=f"A restore {which} was interrupted while it put collections of {database} in their place.",
+        observed=f"Archive {state.archive}, SHA-256 {state.sha256[:12]}…, asked for: "
+        f"{state.request.model_dump_json(exclude_defaults=True)}.",
+        next="Restore that archive again with the same options: it goes on where it was. "
+        f"To give it up, drop the collection apinizer-restore.{run_of(state.sha256)}.state.",
+    )
+
+
+def _unfit_time_series(
+    client: Client, archived: list[Archived], proof: Proof, request: RestoreRequest
+) -> Iterator[Refusal]:
+    series = [one for one in archived if one.kind == "timeseries" and one.namespace.db == request.source]
+    if not series:
+        return
+    version = client.admin.command("buildInfo")["version"]
+    numbers = tuple(int(part) for part in str(version).split("-")[0].split(".") if part.isdecimal())
+    whole = [one for one in series if not proof.namespaces[one.number].data.startswith("system.buckets.")]
+    if numbers >= _VIEWLESS_TIME_SERIES or whole:
+        yield Refusal(
+            kind="unproven",
+            happened=f"Time series cannot be restored natively here: {', '.join(s.namespace.collection for s in series)}.",
+            observed=f"Server {version}; archive of server {proof.server_version}.",
+            next="Restore with the engine mongodump, or exclude them.",
+        )
+
+
+def _no_room(client: Client, archived: list[Archived], request: RestoreRequest) -> Iterator[Refusal]:
+    """The copies stand beside what is there.  Servers before 4.4 do not say how large their disk is."""
+    statistics = client[request.database].command("dbStats")
+    total, used = statistics.get("fsTotalSize"), statistics.get("fsUsedSize")
+    if not total or used is None:
+        return
+    documents = sum(one.bytes for one in archived if one.namespace.db == request.source)
+    # How well this server compresses these documents; three quarters where it cannot be told.
+    data, stored = statistics.get("dataSize", 0), statistics.get("storageSize", 0)
+    ratio = min(1.0, stored / data) if data > 10_000_000 and stored else 0.75
+    if total - used < documents * ratio:
+        yield Refusal(
+            kind="blocked",
+            happened="There is no room on the database server for the restore.",
+            observed=f"Free: {round(total - used):,} bytes. Needed beside what is there, estimated from "
+            f"{documents:,} bytes of documents: {round(documents * ratio):,}.",
+            next="Free some space on the database server's disk.",
+        )
+
+
+def _told(own: list[str], run: str, state: State | None) -> Iterator[str]:
+    if state is not None:
+        yield f"A restore of this archive was interrupted ({state.phase}): it goes on where it was."
+    if others := [name for name in own if owner(name) != run]:
+        yield f"Left by interrupted restores of other archives, to be removed: {', '.join(others)}."

@@ -1,0 +1,115 @@
+"""The first half of a restore: every collection as a checked copy beside what is there."""
+
+from pathlib import Path
+
+from tasks.database.archive.format import Namespace
+from tasks.database.fingerprint import Fingerprint, read_content
+from tasks.database.restore.definition import expires
+from tasks.database.restore.load import Copy, load
+from tasks.database.restore.look import Survey
+from tasks.database.restore.names import copy_name, owner
+from tasks.database.restore.plan import Action
+from tasks.database.restore.replay import replay
+from tasks.database.restore.state import Ready, State
+from tasks.database.restore.teller import Teller
+from tasks.database.restore.work import Work, data_name
+from tasks.domain.errors import UnprovenError
+
+
+def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Teller) -> State:
+    """Make every copy that `state` does not call ready; afterwards it does.
+
+    Contents are compared before indexes are built: an index that removes what is past its time would do so at
+    once.
+    """
+    _sweep(work, survey, state)
+    missing = [action for action in survey.plan.loads if not _kept(work, survey, state, action)]
+    copies = {_data(survey, action): _made(work, survey, action) for action in missing}
+    names = {_data(survey, action): action.target.collection for action in missing}
+    for action in survey.plan.loads:
+        if action not in missing:
+            teller.done, teller.documents = teller.done + 1, teller.documents + action.documents
+            teller.bytes += action.bytes
+
+    def told(namespace: Namespace, documents: int, size: int) -> None:
+        teller.documents, teller.bytes = teller.documents + documents, teller.bytes + size
+        teller.say("load", names[namespace])
+
+    if copies:
+        load(work, archive, survey.proof, copies, told)
+    checked: dict[int, Ready] = {}
+    for action in missing:
+        teller.say("check", action.target.collection)
+        checked[action.number] = _check(work, copies[_data(survey, action)], action)
+    if missing:
+        replay(work, archive, survey, missing, checked)
+    for action in missing:
+        teller.say("index", action.target.collection)
+        name, definition = copy_name(survey.run, action.number), survey.definitions[action.number]
+        work.build_indexes(name, definition)
+        work.settle(name, definition)
+        state = state.with_ready(action.number, checked[action.number])
+        work.keep(state)
+        teller.done += 1
+    return state
+
+
+def _sweep(work: Work, survey: Survey, state: State) -> None:
+    """Drop what restores of other archives left, and copies of this one that nobody wants."""
+    wanted = {copy_name(survey.run, action.number) for action in survey.plan.loads if state.is_ready(action.number)}
+    for name in survey.own:
+        # The state goes last: without it the rest would be nobody's.
+        if (owner(name) != survey.run or name not in wanted) and not name.endswith(".state"):
+            work.drop(name)
+    for name in survey.own:
+        if owner(name) != survey.run and name.endswith(".state"):
+            work.drop(name)
+
+
+def _kept(work: Work, survey: Survey, state: State, action: Action) -> bool:
+    """Whether the copy of an earlier run can stay: it was checked then, and is as it was."""
+    ready = state.ready.get(str(action.number))
+    if ready is None:
+        return False
+    name, definition = copy_name(survey.run, action.number), survey.definitions[action.number]
+    info = work.info(name)
+    if info is None or work.differences(name, definition, info):
+        return False
+    found = work.patience(lambda: work.raw(data_name(name, action.kind)).count_documents({}))
+    return found == ready.documents or (expires(definition) and found < ready.documents)
+
+
+def _made(work: Work, survey: Survey, action: Action) -> Copy:
+    """An empty collection for the copy."""
+    work.stop_if_asked()
+    name, definition = copy_name(survey.run, action.number), survey.definitions[action.number]
+    work.create(name, definition.options, with_expiry=False)
+    return Copy(data_name(name, action.kind), ordered=bool(definition.options.get("capped")))
+
+
+def _check(work: Work, copy: Copy, action: Action) -> Ready:
+    found = work.patience(lambda: read_content(work.client, work.database, copy.collection, stop=work.stop))
+    if copy.is_whole(found):
+        return Ready(documents=found.documents, fingerprint=found.value)
+    if copy.ordered and 0 < found.documents < copy.expected.documents:
+        # A backup that ran while the collection was written may hold more than fits into it.
+        work.notes.append(
+            f"{action.target.collection} is capped: of {copy.expected.documents:,} documents of the archive the last "
+            f"{found.documents:,} fit into it."
+        )
+        return Ready(documents=found.documents, fingerprint=found.value)
+    raise UnprovenError(
+        f"The copy of {action.target.collection} on the server is not what the archive holds.",
+        observed=f"Archive: {_told(copy.expected)}. Server: {_told(found)}.",
+        next="See in the server's log whether somebody else writes to the collections that a restore makes.",
+    )
+
+
+def _told(one: Fingerprint) -> str:
+    return f"{one.documents:,} documents, {one.bytes:,} bytes, fingerprint {one.value}"
+
+
+def _data(survey: Survey, action: Action) -> Namespace:
+    """Where the archive has the documents."""
+    record = survey.proof.namespaces[action.number]
+    return Namespace(record.db, record.data)

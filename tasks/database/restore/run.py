@@ -1,0 +1,123 @@
+"""A restore from its beginning to its end."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pymongo.errors import PyMongoError
+
+from tasks.database.connection import Client, explain
+from tasks.database.restore.look import Survey, survey
+from tasks.database.restore.names import state_name
+from tasks.database.restore.patience import PATIENCE, Patience, hosts_of
+from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
+from tasks.database.restore.prepare import prepare
+from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
+from tasks.database.restore.state import State
+from tasks.database.restore.swap import swap
+from tasks.database.restore.teller import Teller
+from tasks.database.restore.work import Work
+from tasks.domain.errors import NOTHING_CHANGED, UpgradeError
+
+__all__ = ["RestoreEvidence", "RestoreProgress", "RestoreRequest", "restore"]
+
+_NOT_REPLACED = (
+    "No collection was replaced. What was loaded waits beside them, in collections called apinizer-restore.…: "
+    "restoring again goes on from there."
+)
+_HALF = (
+    "Each collection is whole, either as it was or as it is in the archive; every one that is not in its place yet "
+    "waits checked in a collection called apinizer-restore.…: restoring the same archive again with the same "
+    "options goes on from there. Start nothing on this database before that."
+)
+
+
+def restore(
+    client: Client,
+    archive: Path,
+    request: RestoreRequest,
+    *,
+    guard: Callable[[], None] = lambda: None,
+    safety: Path | None = None,
+    progress: Callable[[RestoreProgress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    patience: float = PATIENCE,
+) -> RestoreEvidence:
+    """Put the database back as `archive` has it, or what `request` selects of it.
+
+    The archive is proved; every collection is loaded under another name, compared with the archive by count and
+    fingerprint, given its indexes and compared again; only when all are ready do they take the place of what is
+    there.  Called again after whatever ended it, it goes on where it was.
+
+    `guard` raises UpgradeError when the run may not go on; it is asked before every command that changes
+    something, from several threads but by one at a time.  `safety` is the backup of what is there now, which an
+    exact restore needs.  `stop` is asked at every run of 1 MiB and between collections.  `patience` is how many
+    seconds the server may be away in one go.
+
+    Raises the plan's refusal and what `prove` raises before anything is changed; UnprovenError when a copy is not
+    what the archive holds; TemporaryError when the server stays away; StoppedError.
+    """
+    work = Work(
+        client, request.database, guard=guard, stop=stop, patience=Patience(client, stop=stop, seconds=patience)
+    )
+    with _safe(client, NOTHING_CHANGED):
+        found = survey(client, archive, request, safety, progress=_proving(archive, progress), stop=stop, now=now)
+        if found.plan.refusal is not None:
+            raise found.plan.refusal
+    teller = Teller(found, progress)
+    state = found.state
+    if state is None or state.phase == "loading":
+        with _safe(client, _NOT_REPLACED):
+            state = _begin(work, found, request)
+            state = prepare(work, archive, found, state, teller)
+            state = state.model_copy(update={"phase": "swapping", "plan": found.plan})
+            work.keep(state)
+    plan = state.plan or found.plan
+    with _safe(client, _HALF):
+        swap(work, found, plan, state, teller)
+        work.drop(state_name(found.run))
+    return _evidence(work, archive, found, plan)
+
+
+def _begin(work: Work, found: Survey, request: RestoreRequest) -> State:
+    """The state of a new run; copies that an earlier run of the same archive checked stay good."""
+    before = found.state.ready if found.state else {}
+    state = State(sha256=found.proof.sha256, archive=found.plan.archive, request=request, ready=before)
+    work.keep(state)
+    return state
+
+
+@contextmanager
+def _safe(client: Client, safe: str) -> Iterator[None]:
+    """Whatever goes wrong in it is told with what is safe then."""
+    try:
+        yield
+    except PyMongoError as problem:
+        raise explain(problem, hosts_of(client)).with_safe(safe) from None
+    except UpgradeError as error:
+        raise error.with_safe(safe) from None
+
+
+def _proving(archive: Path, progress: Callable[[RestoreProgress], None]) -> Callable[[int, int], None]:
+    return lambda done, total: progress(RestoreProgress("prove", archive.name, 0, 0, 0, done, total))
+
+
+def _evidence(work: Work, archive: Path, found: Survey, plan: RestorePlan) -> RestoreEvidence:
+    def names(verb: Verb) -> tuple[str, ...]:
+        return tuple(action.target.collection for action in plan.of(verb))
+
+    return RestoreEvidence(
+        database=plan.database,
+        archive=archive,
+        sha256=found.proof.sha256,
+        replaced=names(Verb.REPLACE),
+        created=names(Verb.CREATE),
+        dropped=names(Verb.DROP),
+        merged=names(Verb.MERGE),
+        left=names(Verb.LEAVE),
+        documents=plan.documents,
+        bytes=plan.bytes,
+        notes=(*plan.sentences, *work.notes),
+    )

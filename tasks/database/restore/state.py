@@ -1,0 +1,82 @@
+"""How far a restore is, kept in the database that it restores: any later run can go on from it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pymongo.collection import Collection
+from pymongo.write_concern import WriteConcern
+
+from tasks.database.connection import Client
+from tasks.database.restore.names import owner, run_of, state_name
+from tasks.database.restore.plan import RestorePlan, RestoreRequest
+
+_ID = "restore"
+
+
+class Ready(BaseModel):
+    """A copy that was loaded and checked: its documents then, and their fingerprint."""
+
+    model_config = ConfigDict(frozen=True)
+
+    documents: int
+    fingerprint: str
+
+
+class State(BaseModel):
+    """The restore of one archive.
+
+    `loading`: nothing of the database was replaced; `ready` are the checked copies by their number.
+    `swapping`: all copies were ready and `plan` is being carried out, `done` of it; only going on makes the
+    database whole.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    archive: str
+    request: RestoreRequest
+    phase: Literal["loading", "swapping"] = "loading"
+    ready: dict[str, Ready] = {}
+    plan: RestorePlan | None = None
+    done: tuple[int, ...] = ()
+
+    def is_of(self, request: RestoreRequest) -> bool:
+        """Whether the same was asked for; that another installation's archive is let in does not matter."""
+        return self.request == request.model_copy(update={"other_installation": self.request.other_installation})
+
+    def is_ready(self, number: int) -> bool:
+        """Whether the copy of the archive's `number`th collection was checked."""
+        return str(number) in self.ready
+
+    def with_ready(self, number: int, ready: Ready) -> "State":
+        """The state with one copy more."""
+        return self.model_copy(update={"ready": {**self.ready, str(number): ready}})
+
+    def with_done(self, number: int) -> "State":
+        """The state with one collection more in its place."""
+        return self.model_copy(update={"done": (*self.done, number)})
+
+
+def read_state(client: Client, database: str, run: str) -> State | None:
+    """The state that a run left, None where it left none or one that is not understood."""
+    found = _collection(client, database, run).find_one({"_id": _ID})
+    try:
+        return State.model_validate_json(found["state"]) if found else None
+    except (ValidationError, KeyError):
+        return None
+
+
+def write_state(client: Client, database: str, state: State) -> None:
+    """Keep `state`, confirmed by a majority of the replica set."""
+    # As text: names of collections may be what names of fields may not.
+    document = {"_id": _ID, "state": state.model_dump_json()}
+    _collection(client, database, run_of(state.sha256)).replace_one({"_id": _ID}, document, upsert=True)
+
+
+def runs_in(names: list[str]) -> list[str]:
+    """The runs that left collections among `names`."""
+    return sorted({owner(name) for name in names} - {""})
+
+
+def _collection(client: Client, database: str, run: str) -> Collection[dict[str, Any]]:
+    return client[database].get_collection(state_name(run), write_concern=WriteConcern("majority"))

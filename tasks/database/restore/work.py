@@ -1,0 +1,180 @@
+"""What every step of a restore needs: the database, the questions it asks, and the few commands it sends."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
+from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
+from pymongo.write_concern import WriteConcern
+
+from tasks.database.archive.metadata import EXACT, CollectionMetadata
+from tasks.database.connection import Client
+from tasks.database.restore.definition import (
+    index_differences,
+    indexes_for_create,
+    mending,
+    option_differences,
+    options_for_create,
+)
+from tasks.database.restore.look import kind_of, listed
+from tasks.database.restore.names import run_of, state_name
+from tasks.database.restore.patience import Patience
+from tasks.database.restore.state import State, write_state
+from tasks.domain.errors import StoppedError, UnprovenError
+
+BUCKETS = "system.buckets."
+"""Before the name of a time series: the collection that holds its documents."""
+
+_MAJORITY = {"w": "majority"}
+_NAMESPACE_NOT_FOUND = 26
+
+
+class Work:
+    """One database being restored.
+
+    `guard` is asked before every command that changes something, by one thread at a time; `stop` at boundaries
+    that are safe.  `notes` gathers what came back otherwise than it was.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        database: str,
+        *,
+        guard: Callable[[], None],
+        stop: Callable[[], bool],
+        patience: Patience,
+    ) -> None:
+        self.client, self.database = client, database
+        self.stop, self.patience = stop, patience
+        self.notes: list[str] = []
+        self._guard, self._one_at_a_time = guard, threading.Lock()
+
+    def guard(self) -> None:
+        """Raises UpgradeError when the run may not go on."""
+        with self._one_at_a_time:
+            self._guard()
+
+    def stop_if_asked(self) -> None:
+        """Raises StoppedError when the run is told to stop."""
+        if self.stop():
+            raise StoppedError("The restore was stopped.")
+
+    def info(self, name: str) -> dict[str, Any] | None:
+        """The server's description of a collection, None where there is none."""
+        return self.patience(lambda: next(listed(self.client, self.database, name), None))
+
+    def raw(self, name: str) -> Collection[Any]:
+        """A collection whose documents stay bytes, written with the confirmation of a majority."""
+        return self.client[self.database].get_collection(
+            name, codec_options=DEFAULT_RAW_BSON_OPTIONS, write_concern=WriteConcern("majority")
+        )
+
+    def command(self, command: Mapping[str, Any], *, database: str = "") -> dict[str, Any]:
+        """Send a command that changes something, after the guard was asked.  It must bear being sent twice."""
+        self.guard()
+        name = database or self.database
+        return self.patience(
+            lambda: self.client[name].command({**command, "writeConcern": _MAJORITY}, codec_options=EXACT)
+        )
+
+    def drop(self, name: str) -> None:
+        """Drop a collection or view, if it is there."""
+        try:
+            self.command({"drop": name})
+        except OperationFailure as problem:
+            if problem.code != _NAMESPACE_NOT_FOUND:
+                raise
+
+    def create(self, name: str, options: Mapping[str, Any], *, with_expiry: bool = True) -> None:
+        """Make a collection or view anew; one that is there goes."""
+
+        def once() -> None:
+            if next(listed(self.client, self.database, name), None):
+                self.client[self.database].command({"drop": name, "writeConcern": _MAJORITY})
+            self.client[self.database].command(
+                {"create": name, **options_for_create(options, with_expiry=with_expiry), "writeConcern": _MAJORITY},
+            )
+
+        self.guard()
+        self.patience(once)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give `old` the name `new`, in whose place it comes in one step."""
+
+        def once() -> None:
+            if next(listed(self.client, self.database, old), None) is None:
+                return  # The answer to the first try was lost.
+            self.client.admin.command(
+                {
+                    "renameCollection": f"{self.database}.{old}",
+                    "to": f"{self.database}.{new}",
+                    "dropTarget": True,
+                    "writeConcern": _MAJORITY,
+                }
+            )
+
+        self.guard()
+        self.patience(once)
+
+    def build_indexes(self, name: str, definition: CollectionMetadata) -> None:
+        """Build the indexes of `definition`, however long the server takes."""
+        wanted = indexes_for_create(definition.indexes)
+        if not wanted:
+            return
+        command = {"createIndexes": name, "indexes": wanted, "writeConcern": _MAJORITY}
+        # A build goes on when its client has left; the same question joins it.
+        self.patience.until_done(
+            lambda: self.client[self.database].command(command, codec_options=EXACT), self._before_build
+        )
+
+    def _before_build(self) -> None:
+        self.stop_if_asked()
+        self.guard()
+
+    def indexes(self, name: str) -> list[dict[str, Any]]:
+        """The definitions of a collection's indexes, as the server has them."""
+        return self.patience(
+            lambda: list(self.client[self.database].get_collection(name, codec_options=EXACT).list_indexes())
+        )
+
+    def keep(self, state: State) -> None:
+        """Keep how far the restore is."""
+        self.guard()
+        self.patience(lambda: write_state(self.client, self.database, state))
+
+    def state_of(self, state: State) -> str:
+        """The collection that says how far the restore is."""
+        return state_name(run_of(state.sha256))
+
+    def settle(self, name: str, definition: CollectionMetadata) -> None:
+        """See that options and indexes are the archive's; set options that can be set.
+
+        Raises UnprovenError naming what differs.
+        """
+        info = self.info(name)
+        if info is not None and (fields := mending(definition.options, info.get("options", {}))):
+            self.command({"collMod": name, **fields})
+            info = self.info(name)
+        if odd := self.differences(name, definition, info):
+            raise UnprovenError(
+                f"{definition.name} is not as the archive has it.",
+                observed=f"{self.database}.{name}:\n" + "\n".join(odd),
+                next="Compare the versions of the database server then and now; restore with mongorestore.",
+            )
+
+    def differences(self, name: str, definition: CollectionMetadata, info: dict[str, Any] | None) -> list[str]:
+        """What of a collection's definition is not the archive's, in sentences."""
+        if info is None:
+            return ["It is not there."]
+        odd = [f"The option {o} differs." for o in option_differences(definition.options, info.get("options", {}))]
+        if kind_of(info) != "view":
+            odd += index_differences(definition.indexes, self.indexes(name))
+        return odd
+
+
+def data_name(collection: str, kind: str) -> str:
+    """Where a server has the documents of a collection."""
+    return f"{BUCKETS}{collection}" if kind == "timeseries" else collection
