@@ -16,6 +16,9 @@ from tasks.database.connection import Client
 
 Session = ClientSession
 
+BATCH_BYTES = 4 * 1024 * 1024
+"""What a batch is asked to hold: enough that asking costs nothing, and small, for several are in memory."""
+
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _VIEWLESS_TIME_SERIES = (8, 3)
 
@@ -33,10 +36,13 @@ class Collection(NamedTuple):
         return self.data or self.entry.namespace
 
 
-def batches(client: Client, session: Session, database: str, command: dict[str, Any]) -> Generator[Batch, None, None]:
-    """Run a command that opens a cursor and give its batches raw, up to 16 MiB each.
+def batches(
+    client: Client, session: Session, database: str, command: dict[str, Any], *, size: int = BATCH_BYTES
+) -> Generator[Batch, None, None]:
+    """Run a command that opens a cursor and give its batches raw, about `size` bytes each, never over 16 MiB.
 
-    Close the generator early (`contextlib.closing`) and the cursor is closed on the server.
+    A server takes no size: as many documents are asked for as made that size in the batch before, in steps
+    of a power of two.  Close the generator early (`contextlib.closing`) and the cursor is closed on the server.
     """
     batch = _ask(client, session, database, command)
     try:
@@ -44,8 +50,13 @@ def batches(client: Client, session: Session, database: str, command: dict[str, 
             yield batch
             if not batch.cursor:
                 return
-            collection = batch.namespace.removeprefix(f"{database}.")
-            batch = _ask(client, session, database, {"getMore": bson.Int64(batch.cursor), "collection": collection})
+            more: dict[str, Any] = {
+                "getMore": bson.Int64(batch.cursor),
+                "collection": batch.namespace.removeprefix(f"{database}."),
+            }
+            if batch.documents:
+                more["batchSize"] = 1 << max(0, (size * batch.count // len(batch.documents)).bit_length() - 1)
+            batch = _ask(client, session, database, more)
     except GeneratorExit:
         # Not after an error of the server's: it may be gone, and asking it would only wait.
         if batch.cursor:

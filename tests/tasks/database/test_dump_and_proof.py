@@ -380,14 +380,14 @@ def test_no_room(client: Client, uri: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_slow_disk_holds_the_reading_back() -> None:
-    """What bounds the memory: only two batches wait, the next `write` blocks until one is on its way."""
+    """What bounds the memory: only two blocks wait, the next `write` blocks until one is on its way."""
     reading, writing = os.pipe()
     handed: list[int] = []
     with os.fdopen(writing, "wb", buffering=0) as slow, Outlet(slow, gzip=False) as outlet:
 
         def hand_over() -> None:
             for number in range(6):
-                outlet.write(bytes(1 << 20))
+                outlet.write(bytes(4 << 20))
                 handed.append(number)
 
         thread = threading.Thread(target=hand_over)
@@ -396,7 +396,7 @@ def test_a_slow_disk_holds_the_reading_back() -> None:
             thread.join(1.5)
             assert thread.is_alive()
             assert len(handed) <= 3
-            assert len(other_end.read(6 << 20)) == 6 << 20
+            assert len(other_end.read(24 << 20)) == 24 << 20
         thread.join(30)
         assert len(handed) == 6
 
