@@ -1,0 +1,179 @@
+"""Who else writes during a restore: by a table (tables/change_events.yaml), and on servers with and without streams."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+
+from tasks.database.change_event import Author, Own, author
+from tasks.database.foreign_writes import ForeignWrites, watch_for_others
+from tasks.domain.errors import DriftError
+
+Client = MongoClient[dict[str, Any]]
+CASES = yaml.safe_load((Path(__file__).parent / "tables" / "change_events.yaml").read_text())
+COPY = "apinizer-restore.0123456789ab.0001"
+STRENGTHS = ["change stream", "operation counters", "counts"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_authors(case: dict[str, Any]) -> None:
+    kind, collection = case["event"]
+    event = {"operationType": kind, "ns": {"db": "w", "coll": collection} if collection else {"db": "w"}}
+    own = Own(frozenset(case.get("structure", ())), frozenset(case.get("data", ())))
+    assert author(event, own, frozenset(case.get("aging", ()))) == Author(case["author"])
+
+
+@pytest.fixture(params=STRENGTHS)
+def watched(client: Client, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForeignWrites]:
+    """A watch of each strength; the weaker ones as a server without streams, or without `top`, brings them about."""
+    refuse_streams(monkeypatch, streams=request.param != "change stream", top=request.param == "counts")
+    monkeypatch.setattr("tasks.database.foreign_writes._PAUSE", 0.1)
+    client.w.api_proxy.insert_many({"_id": i} for i in range(20))
+    client.w.apinizer_log.insert_one({"_id": 0})
+    client.w.token.insert_many({"_id": i} for i in range(5))
+    client.w.token.create_index("at", expireAfterSeconds=1)
+    with watch_for_others(client, "w") as found:
+        assert found.strength == request.param
+        yield found
+
+
+def refuse_streams(monkeypatch: pytest.MonkeyPatch, *, streams: bool, top: bool) -> None:
+    from pymongo.synchronous.database import Database
+
+    command = Database.command
+
+    def refusing(self: Any, asked: Any, *rest: Any, **more: Any) -> Any:
+        if top and asked == "top":
+            raise OperationFailure("not authorized", 13)
+        return command(self, asked, *rest, **more)
+
+    def no_stream(*_rest: Any, **_more: Any) -> Any:
+        raise OperationFailure("The $changeStream stage is only supported on replica sets", 40573)
+
+    if streams:
+        monkeypatch.setattr(Database, "watch", no_stream)
+    monkeypatch.setattr(Database, "command", refusing)
+
+
+def swap(client: Client, watched: ForeignWrites, target: str) -> None:
+    client.w[COPY].insert_many({"_id": i, "new": True} for i in range(50))
+    client.w[COPY].create_index("new")
+    watched.own(target)
+    client.w[COPY].rename(target, dropTarget=True)
+
+
+def test_a_restore_by_itself_meets_nobody(client: Client, watched: ForeignWrites) -> None:
+    swap(client, watched, "api_proxy")
+    watched.settle()
+    swap(client, watched, "made_new")
+    watched.own("token")
+    client.w.token.drop()
+    watched.settle()
+    assert watched.evidence()[0].startswith("Writes of others were watched" if watched.strength == "change stream" else "The server gives no change stream")  # fmt: skip
+
+
+def test_a_document_of_others_ends_it(client: Client, watched: ForeignWrites) -> None:
+    client.w[COPY].insert_many({"_id": i} for i in range(50))
+    watched.settle()
+    client.w.api_proxy.insert_one({"_id": "foreign"})
+    with pytest.raises(DriftError) as caught:
+        watched.settle()
+    assert "api_proxy: 1 ×" in caught.value.observed
+    assert COPY not in caught.value.observed
+
+
+def test_a_write_into_what_was_swapped_ends_it(client: Client, watched: ForeignWrites) -> None:
+    swap(client, watched, "api_proxy")
+    watched.settle()
+    client.w.api_proxy.insert_one({"_id": "foreign"})
+    with pytest.raises(DriftError, match="Somebody else writes to the database w while"):
+        watched.settle()
+
+
+def test_a_collection_dropped_by_others_ends_it(client: Client, watched: ForeignWrites) -> None:
+    client.w.token.drop()
+    with pytest.raises(DriftError, match="token: 1 ×"):
+        watched.settle()
+
+
+def test_logs_are_named_and_do_not_end_it(client: Client, watched: ForeignWrites) -> None:
+    client.w.apinizer_log.insert_one({"_id": 1})
+    watched.settle()
+    assert any(line.startswith("apinizer_log was written by others meanwhile") for line in watched.evidence())
+
+
+def test_what_the_server_removes_by_age_does_not_end_it(client: Client, watched: ForeignWrites) -> None:
+    if watched.strength == "operation counters":
+        pytest.skip("a removal by age is no operation that is counted")
+    client.w.token.delete_one({"_id": 1})
+    watched.settle()
+
+
+def test_a_merge_is_announced_and_said(client: Client, watched: ForeignWrites) -> None:
+    watched.own("api_proxy", data=True)
+    client.w.api_proxy.insert_one({"_id": "ours"})
+    watched.settle()
+    assert "Writes of others to api_proxy could not be told from this run's own." in watched.evidence()
+
+
+def test_an_update_is_seen_where_operations_are_counted(client: Client, watched: ForeignWrites) -> None:
+    client.w.api_proxy.update_one({"_id": 1}, {"$set": {"a": 1}})
+    if watched.strength == "counts":
+        watched.settle()
+        return
+    with pytest.raises(DriftError, match="api_proxy: 1 ×"):
+        watched.settle()
+
+
+def test_checking_asks_nobody(client: Client, watched: ForeignWrites, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.w.api_proxy.insert_one({"_id": "foreign"})
+    with pytest.raises(DriftError):
+        watched.settle()
+    watched.close()
+
+    def no_server(*_rest: Any, **_more: Any) -> Any:
+        raise AssertionError("the server was asked")
+
+    monkeypatch.setattr("pymongo.synchronous.database.Database.command", no_server)
+    with pytest.raises(DriftError):
+        watched.check()
+
+
+def test_a_server_that_stalls_is_followed_on(mortal: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped server answers nothing; what was written once it goes on is told."""
+    monkeypatch.setattr("tasks.database.foreign_writes._PAUSE", 0.1)
+    uri, pid = mortal
+    with Client(uri, socketTimeoutMS=1500, serverSelectionTimeoutMS=1500) as client:
+        client.w.api_proxy.insert_one({"_id": 0})
+        with watch_for_others(client, "w") as watched:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(3)
+            watched.check()
+            os.kill(pid, signal.SIGCONT)
+            eventually(lambda: client.w.api_proxy.insert_one({"_id": "foreign"}))
+            with pytest.raises(DriftError, match="api_proxy: 1 × insert"):
+                watched.settle(60)
+        assert "foreign-writes" not in {thread.name for thread in threading.enumerate()}
+
+
+def eventually(act: Callable[[], object]) -> None:
+    from pymongo.errors import DuplicateKeyError, PyMongoError
+
+    for _ in range(40):
+        try:
+            act()
+        except DuplicateKeyError:
+            return
+        except PyMongoError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError("the server did not come back")
