@@ -1,6 +1,8 @@
 """Opens the API of a cluster: from kubeconfig content, a file and context, or the pod's service account."""
 
+import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,13 @@ def open_client(settings: ClusterSettings) -> "ApiClient":
     else:
         _from_kubeconfig(settings, configuration)
     return client.ApiClient(configuration)
+
+
+def configured(clusters: Iterable[ClusterSettings]) -> bool:
+    """Whether anything says how a cluster is reached: the settings, `$KUBECONFIG`, `~/.kube/config`, or being a pod."""
+    said = any(c.kubeconfig is not None or c.kubeconfig_path or c.context or c.in_cluster for c in clusters)
+    around = os.environ.get("KUBECONFIG") or "KUBERNETES_SERVICE_HOST" in os.environ
+    return bool(said or around or _default_path().exists())
 
 
 def _pod_without_kubeconfig(settings: ClusterSettings) -> bool:
@@ -96,6 +105,8 @@ def _reason(error: Exception) -> str:
 def _existing_files(settings: ClusterSettings) -> list[Path]:
     """As kubectl has it, a file of several that is missing or empty is passed over."""
     path = settings.kubeconfig_path or os.environ.get("KUBECONFIG") or str(_default_path())
+    if Path(path).expanduser().is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a directory")
     existing = [p for text in path.split(os.pathsep) if text and (p := Path(text).expanduser()).is_file()]
     if not existing:
         raise FileNotFoundError("there is no such file")

@@ -58,6 +58,51 @@ def verify(archive: db.Archive, output: opt.Output = opt.Format.TEXT) -> None:
     verifying.verify(archive, output)
 
 
+def restore(
+    archive: db.Archive,
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    uri: db.Uri = "",
+    uri_file: db.UriFile = None,
+    database: db.Database = "",
+    source_database: db.SourceDatabase = "",
+    include: db.Include = None,
+    exclude: db.Exclude = None,
+    rename: db.Rename = None,
+    exact: db.Exact = False,
+    merge: db.Merge = "",
+    from_other_installation: db.OtherInstallation = False,
+    backup_dir: opt.BackupDir = "",
+    allow_ephemeral: db.AllowEphemeral = None,
+    no_safety_backup: db.NoSafetyBackup = False,
+    no_cluster: db.NoCluster = False,
+    yes: opt.Yes = False,
+    dry_run: opt.DryRun = False,
+    output: opt.Output = opt.Format.TEXT,
+) -> None:
+    """Put the database back from a backup.  The manager must be scaled to 0; what is there now is backed up first."""
+    from deployments.cli import restoring
+
+    settings = opt.settings(config, kubeconfig, context, namespace, backup_dir=backup_dir)
+    settings = db.with_address(settings, uri, uri_file, database)
+    settings = _with_backup(settings, ephemeral_allowed=allow_ephemeral)
+    wish = restoring.RestoreWish(
+        archive=archive,
+        source_database=source_database,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        rename=db.renames(rename),
+        exact=exact,
+        merge=merge,
+        other_installation=from_other_installation,
+        safety_backup=not no_safety_backup,
+        ask_cluster=not no_cluster,
+    )
+    restoring.restore(settings, wish, output, ask=not yes, dry_run=dry_run)
+
+
 def _with_backup(settings: InstallationSettings, **said: object) -> InstallationSettings:
     """The settings with what the options say; raise `UsageError` where they contradict each other."""
     given = {name: value for name, value in said.items() if value is not None}

@@ -73,6 +73,43 @@ AllowEphemeral = Annotated[
     typer.Option("--allow-ephemeral", help="Take a folder that ends with this container.", show_default=False),
 ]
 NoGzip = Annotated[bool, typer.Option("--no-gzip", help="Write the archive without compression.")]
+SourceDatabase = Annotated[
+    str,
+    typer.Option("--source-database", metavar="NAME", help="The database's name in the archive, where it is another."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include", metavar="COLLECTION", help="Only this one; a name or a pattern such as env_*; may be repeated."
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="COLLECTION", help="Not this one; a name or a pattern; may be repeated."),
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option("--rename", metavar="OLD=NEW", help="Restore it under another name; may be repeated."),
+]
+Exact = Annotated[bool, typer.Option("--exact", help="Drop collections that the archive does not hold.")]
+Merge = Annotated[
+    str,
+    typer.Option(
+        "--merge",
+        metavar="RULE",
+        help="Bring documents in by _id instead of replacing: ours keeps the database's, theirs takes the archive's, "
+        "newest:FIELD the one with the greater value.",
+    ),
+]
+OtherInstallation = Annotated[
+    bool, typer.Option("--from-other-installation", help="Take an archive that is of another installation.")
+]
+NoSafetyBackup = Annotated[
+    bool, typer.Option("--no-safety-backup", help="Do not back up the database as it is now before it is replaced.")
+]
+NoCluster = Annotated[
+    bool, typer.Option("--no-cluster", help="Do not ask the cluster whether a manager runs: see to it yourself.")
+]
 Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The backup's .archive file.")]
 
 
@@ -143,3 +180,18 @@ def _required(text: str, otherwise: str) -> str:
             next="Write it as mongodb://USER:PASSWORD@HOST:25080/?authSource=admin.",
         )
     return text
+
+
+def renames(texts: list[str] | None) -> dict[str, str]:
+    """The new name by the old one; raise `UsageError` for what is no OLD=NEW."""
+    found: dict[str, str] = {}
+    for text in texts or ():
+        old, equals, new = text.partition("=")
+        if not (old and equals and new) or old in found:
+            raise UsageError(
+                f"--rename {text} is not understood.",
+                observed="It names a collection twice." if old in found else "It is not of the form OLD=NEW.",
+                next="Write it as OLD=NEW, e.g. --rename policy=policy_of_may.",
+            )
+        found[old] = new
+    return found

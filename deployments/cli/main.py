@@ -106,8 +106,13 @@ def upgrade(
     upgrading.upgrade(settings, wish, output, ask=not yes)
 
 
-for command in (database_commands.backup, database_commands.backups, database_commands.verify):
-    app.command()(command)
+for _command in (
+    database_commands.backup,
+    database_commands.backups,
+    database_commands.verify,
+    database_commands.restore,
+):
+    app.command()(_command)
 
 
 @app.command()

@@ -12,8 +12,9 @@ UNKNOWN = "unknown"
 
 
 class DatabaseSource(Facts):
-    """The manager that has the database's secret (None where the settings name the server), and its version."""
+    """The database's name, the manager that has its secret (None where the settings name the server), its version."""
 
+    name: str
     manager: DeploymentKey | None
     version: str
     environments: tuple[str, ...] = ()
@@ -27,8 +28,9 @@ def find_source(
     Raises NotFoundError, UsageError where the database's address is only in a secret and there is not one manager.
     """
     named = connections.settings.database.given_uri() is not None
+    unasked = DatabaseSource(name="", manager=None, version=version or UNKNOWN)
     if not connections.apis:
-        return DatabaseSource(manager=None, version=version or UNKNOWN)
+        return unasked.model_copy(update={"name": address_of(connections, None).name})
     try:
         inventory = connections.inventory()
     except UpgradeError as error:
@@ -36,7 +38,7 @@ def find_source(
             raise
         # The settings name the server: a backup is worth more than its name.
         say(f"The cluster does not tell the version: {error.happened}")
-        return DatabaseSource(manager=None, version=version or UNKNOWN)
+        return unasked.model_copy(update={"name": address_of(connections, None).name})
     manager = inventory.manager
     if manager is None and not named:
         raise UsageError(
@@ -45,8 +47,12 @@ def find_source(
             next="Name the database: --uri URI, or database: uri in the configuration.",
         )
     found = str(manager.version) if manager and manager.version else UNKNOWN
+    key = manager.key if manager else None
     return DatabaseSource(
-        manager=manager.key if manager else None, version=version or found, environments=inventory.environments
+        name=address_of(connections, key).name,
+        manager=key,
+        version=version or found,
+        environments=inventory.environments,
     )
 
 

@@ -30,6 +30,11 @@ def _now(action: Action) -> str:
     return f"{action.documents_now:,}" if action.kind_now else "-"
 
 
+def needs_safety(plan: RestorePlan) -> bool:
+    """Whether something that is there now would go."""
+    return any(action.verb in (Verb.REPLACE, Verb.MERGE, Verb.DROP) for action in plan.actions)
+
+
 def plan_markdown(plan: RestorePlan) -> str:
     """What would happen to each collection, and what would be left alone."""
     head = f"# Restore {plan.database} from {plan.archive}"
