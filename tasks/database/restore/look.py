@@ -19,14 +19,17 @@ from tasks.database.manifest import Manifest, load
 from tasks.database.proof import Proof, prove
 from tasks.database.restore.names import is_own, owner, run_of
 from tasks.database.restore.plan import (
+    Action,
     Archived,
     Present,
     Refusal,
     RestorePlan,
     RestoreRequest,
     Safety,
+    Verb,
     make_restore_plan,
 )
+from tasks.database.restore.preview import would_merge
 from tasks.database.restore.state import State, read_state, runs_in
 
 _PIECE = 4 * 1024 * 1024
@@ -53,6 +56,11 @@ class Survey:
         """What this archive's restores call their collections."""
         return run_of(self.proof.sha256)
 
+    def data(self, action: Action) -> Namespace:
+        """Where the archive has the documents of a collection."""
+        record = self.proof.namespaces[action.number]
+        return Namespace(record.db, record.data)
+
 
 def look(
     client: Client,
@@ -69,7 +77,17 @@ def look(
     `safety` is the backup of what is there now, which an exact restore needs; `progress` gets the archive
     file's bytes done and in all.  Raises what `prove` does for an archive that is no use.
     """
-    return survey(client, archive, request, safety, progress=progress, stop=stop, now=now).plan
+    found = survey(client, archive, request, safety, progress=progress, stop=stop, now=now)
+    if request.merge is None or found.plan.refused:
+        return found.plan
+    told = [
+        line
+        for action in found.plan.of(Verb.MERGE)
+        for line in would_merge(
+            client, archive, action, found.data(action), request.merge, found.definitions[action.number]
+        )
+    ]
+    return found.plan.model_copy(update={"sentences": (*found.plan.sentences, *told)})
 
 
 def survey(

@@ -101,7 +101,10 @@ class Action(BaseModel):
 
 
 class Refusal(BaseModel):
-    """Why a restore is not begun, in the parts of an error."""
+    """Why a restore is not begun, in the parts of an error.
+
+    `needs_safety`: a proved backup of what is there now is all that is missing.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -109,6 +112,7 @@ class Refusal(BaseModel):
     happened: str
     observed: str = ""
     next: str = ""
+    needs_safety: bool = False
 
     def error(self) -> UpgradeError:
         """The error to raise; nothing was changed."""
@@ -425,6 +429,7 @@ def _unfit_exact(
             observed=f"The backup {safety.name} cannot be relied on: {safety.problem}." if safety else
             "There is no backup of what is there now.",
             next="Take a backup of the database as it is now, and let it be proved.",
+            needs_safety=True,
         )  # fmt: skip
     else:
         missing = [
@@ -438,6 +443,7 @@ def _unfit_exact(
                 happened=happened,
                 observed=f"The backup {safety.name} does not hold them as they are now.\n" + "\n".join(missing),
                 next="Take a backup of the database as it is now, and let it be proved.",
+                needs_safety=True,
             )
 
 

@@ -24,8 +24,8 @@ def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Tel
     """
     _sweep(work, survey, state)
     missing = [action for action in survey.plan.loads if not _kept(work, survey, state, action)]
-    copies = {_data(survey, action): _made(work, survey, action) for action in missing}
-    names = {_data(survey, action): action.target.collection for action in missing}
+    copies = {survey.data(action): _made(work, survey, action) for action in missing}
+    names = {survey.data(action): action.target.collection for action in missing}
     for action in survey.plan.loads:
         if action not in missing:
             teller.done, teller.documents = teller.done + 1, teller.documents + action.documents
@@ -40,7 +40,7 @@ def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Tel
     checked: dict[int, Ready] = {}
     for action in missing:
         teller.say("check", action.target.collection)
-        checked[action.number] = _check(work, copies[_data(survey, action)], action)
+        checked[action.number] = _check(work, copies[survey.data(action)], action)
     if missing:
         replay(work, archive, survey, missing, checked)
     for action in missing:
@@ -107,9 +107,3 @@ def _check(work: Work, copy: Copy, action: Action) -> Ready:
 
 def _told(one: Fingerprint) -> str:
     return f"{one.documents:,} documents, {one.bytes:,} bytes, fingerprint {one.value}"
-
-
-def _data(survey: Survey, action: Action) -> Namespace:
-    """Where the archive has the documents."""
-    record = survey.proof.namespaces[action.number]
-    return Namespace(record.db, record.data)

@@ -17,7 +17,7 @@ from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.restore.state import State
 from tasks.database.restore.swap import swap
 from tasks.database.restore.teller import Teller
-from tasks.database.restore.work import Work
+from tasks.database.restore.work import Own, Work, nobody
 from tasks.domain.errors import NOTHING_CHANGED, UpgradeError
 
 __all__ = ["RestoreEvidence", "RestoreProgress", "RestoreRequest", "restore"]
@@ -44,6 +44,7 @@ def restore(
     stop: Callable[[], bool] = lambda: False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     patience: float = PATIENCE,
+    own: Own = nobody,
 ) -> RestoreEvidence:
     """Put the database back as `archive` has it, or what `request` selects of it.
 
@@ -53,14 +54,20 @@ def restore(
 
     `guard` raises UpgradeError when the run may not go on; it is asked before every command that changes
     something, from several threads but by one at a time.  `safety` is the backup of what is there now, which an
-    exact restore needs.  `stop` is asked at every run of 1 MiB and between collections.  `patience` is how many
+    exact restore needs.  `own` is told which live collections this run changes, for one who watches for the writes
+    of others.  `stop` is asked at every run of 1 MiB and between collections.  `patience` is how many
     seconds the server may be away in one go.
 
     Raises the plan's refusal and what `prove` raises before anything is changed; UnprovenError when a copy is not
     what the archive holds; TemporaryError when the server stays away; StoppedError.
     """
     work = Work(
-        client, request.database, guard=guard, stop=stop, patience=Patience(client, stop=stop, seconds=patience)
+        client,
+        request.database,
+        guard=guard,
+        stop=stop,
+        patience=Patience(client, stop=stop, seconds=patience),
+        own=own,
     )
     with _safe(client, NOTHING_CHANGED):
         found = survey(client, archive, request, safety, progress=_proving(archive, progress), stop=stop, now=now)
@@ -78,6 +85,8 @@ def restore(
     with _safe(client, _HALF):
         swap(work, found, plan, state, teller)
         work.drop(state_name(found.run))
+    if work.problems:
+        raise work.problems[0]
     return _evidence(work, archive, found, plan)
 
 

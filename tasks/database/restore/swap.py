@@ -29,12 +29,15 @@ _PROBE = {"capped": True, "size": 4096, "validator": {"probe": {"$exists": True}
 def swap(work: Work, survey: Survey, plan: RestorePlan, state: State, teller: Teller) -> State:
     """Carry out `plan`, whose copies are ready: collections first, then views, then what is to go."""
     by_rename = _renames_keep_options(work, survey, plan)
+    work.own(*(action.target.collection for action in plan.actions if action.verb is not Verb.LEAVE))
     for action in plan.loads:
         work.stop_if_asked()
         merging = action.verb is Verb.MERGE
         teller.say("merge" if merging else "rename", action.target.collection)
         if merging:
-            merge(work, survey, plan, action, teller)
+            # Nothing without a rule: the plan would not say merge.
+            if (rule := state.request.merge) is not None:
+                merge(work, copy_name(survey.run, action.number), action.target.collection, rule)
         else:
             _place(work, survey, action, state, by_rename=by_rename, teller=teller)
         if action.number not in state.done:
@@ -92,6 +95,7 @@ def _make_in_place(work: Work, survey: Survey, action: Action, teller: Teller) -
     target, copy = action.target.collection, copy_name(survey.run, action.number)
     definition = survey.definitions[action.number]
     into = data_name(target, action.kind)
+    work.own(target, into, data=True)
 
     def copied() -> Fingerprint:
         there = work.info(target)

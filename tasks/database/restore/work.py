@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo.collection import Collection
@@ -22,7 +22,7 @@ from tasks.database.restore.look import kind_of, listed
 from tasks.database.restore.names import run_of, state_name
 from tasks.database.restore.patience import Patience
 from tasks.database.restore.state import State, write_state
-from tasks.domain.errors import StoppedError, UnprovenError
+from tasks.domain.errors import StoppedError, UnprovenError, UpgradeError
 
 BUCKETS = "system.buckets."
 """Before the name of a time series: the collection that holds its documents."""
@@ -31,11 +31,23 @@ _MAJORITY = {"w": "majority"}
 _NAMESPACE_NOT_FOUND = 26
 
 
+class Own(Protocol):
+    """Told before live collections are dropped, renamed, made or changed; with `data`, also written."""
+
+    def __call__(self, *collections: str, data: bool = False) -> None:
+        """`collections` are names in the database."""
+
+
+def nobody(*_collections: str, data: bool = False) -> None:
+    """Nobody watches."""
+
+
 class Work:
     """One database being restored.
 
     `guard` is asked before every command that changes something, by one thread at a time; `stop` at boundaries
-    that are safe.  `notes` gathers what came back otherwise than it was.
+    that are safe.  `notes` gathers what came back otherwise than it was, `problems` what to
+    end with when all else is done.
     """
 
     def __init__(
@@ -46,10 +58,13 @@ class Work:
         guard: Callable[[], None],
         stop: Callable[[], bool],
         patience: Patience,
+        own: Own = nobody,
     ) -> None:
         self.client, self.database = client, database
         self.stop, self.patience = stop, patience
+        self.own = own
         self.notes: list[str] = []
+        self.problems: list[UpgradeError] = []
         self._guard, self._one_at_a_time = guard, threading.Lock()
 
     def guard(self) -> None:
@@ -136,9 +151,8 @@ class Work:
 
     def indexes(self, name: str) -> list[dict[str, Any]]:
         """The definitions of a collection's indexes, as the server has them."""
-        return self.patience(
-            lambda: list(self.client[self.database].get_collection(name, codec_options=EXACT).list_indexes())
-        )
+        collection = self.client[self.database].get_collection(name, codec_options=EXACT)
+        return self.patience(lambda: [dict(index) for index in collection.list_indexes()])
 
     def keep(self, state: State) -> None:
         """Keep how far the restore is."""
