@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +22,7 @@ from tasks.database.archive.format import (
 )
 from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import CollectionMetadata, decode
-from tasks.database.archive.reader import ArchiveReader, NamespaceEnd, Prelude
+from tasks.database.archive.reader import ArchiveReader, Documents, NamespaceEnd, Prelude
 from tasks.database.manifest import Manifest, NamespaceRecord, ProofRecord, load, manifest_path, save
 from tasks.database.run import tool_version
 from tasks.database.untried import untried
@@ -68,6 +69,7 @@ def prove(
     *,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     stop: Callable[[], bool] = lambda: False,
+    seen: Callable[[Documents], None] = lambda _: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Proof:
     """Read the archive at `path` whole and record the proof in its manifest.
@@ -75,14 +77,15 @@ def prove(
     Checked: the gzip stream, every length, header and terminator, the CRC-64 of every namespace, that each
     announced one is there, every metadata document; and against the manifest the size, the SHA-256 and, for
     each namespace, documents, bytes, checksum and index names.  A proof that fails withdraws one that was
-    recorded before.  `progress` gets file bytes done and in all.
+    recorded before.  `progress` gets file bytes done and in all, `seen` each run of documents that was read,
+    before it is known whether the checksum is right.
 
     Raises DamagedArchiveError, UnprovenError (cannot be read, changed meanwhile, a newer format),
     NotFoundError, UsageError (no file, no archive at all, no right to read), StoppedError.
     """
     path, manifest = _find(path)
     try:
-        proof = _prove(path, manifest, progress, stop, now)
+        proof = _prove(path, manifest, _Watcher(progress, stop, seen), now)
     except UnprovenError:
         if manifest and manifest.proof:
             # A file system that cannot be written to leaves the old record: the next reader meets the same error.
@@ -90,6 +93,15 @@ def prove(
                 save(path, manifest.model_copy(update={"proof": None}))
         raise
     return _recorded(proof) if manifest else proof
+
+
+@dataclass(frozen=True, slots=True)
+class _Watcher:
+    """Who looks on while the archive is read; the three of `prove`."""
+
+    progress: Callable[[int, int], None]
+    stop: Callable[[], bool]
+    seen: Callable[[Documents], None]
 
 
 def _find(path: Path) -> tuple[Path, Manifest | None]:
@@ -113,18 +125,12 @@ def _find(path: Path) -> tuple[Path, Manifest | None]:
     raise UsageError(f"{path} is no file but a pipe, a socket or a device.", next="Name the .archive file.")
 
 
-def _prove(
-    path: Path,
-    manifest: Manifest | None,
-    progress: Callable[[int, int], None],
-    stop: Callable[[], bool],
-    now: Callable[[], datetime],
-) -> Proof:
+def _prove(path: Path, manifest: Manifest | None, watcher: _Watcher, now: Callable[[], datetime]) -> Proof:
     try:
         with path.open("rb") as file:
             before = _state(file)
             inlet = Inlet(file)
-            prelude, ends = _read(inlet, before[0], progress, stop)
+            prelude, ends = _read(inlet, before[0], watcher)
             if _state(file) != before or inlet.size != before[0]:
                 raise UnprovenError(
                     f"{path.name} changed while it was read.",
@@ -196,9 +202,7 @@ def _state(file: BinaryIO) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _read(
-    inlet: Inlet, total: int, progress: Callable[[int, int], None], stop: Callable[[], bool]
-) -> tuple[Prelude, list[NamespaceEnd]]:
+def _read(inlet: Inlet, total: int, watcher: _Watcher) -> tuple[Prelude, list[NamespaceEnd]]:
     with closing(ahead(inlet.pieces())) as pieces:
         reader = ArchiveReader(pieces)
         prelude = reader.prelude()
@@ -206,8 +210,10 @@ def _read(
         for block in reader.blocks():
             if isinstance(block, NamespaceEnd):
                 ends.append(block)
-            progress(inlet.size, total)
-            if stop():
+            else:
+                watcher.seen(block)
+            watcher.progress(inlet.size, total)
+            if watcher.stop():
                 raise StoppedError("The proof was stopped.", observed=f"{inlet.size:,} of {total:,} bytes were read.")
         return prelude, ends
 

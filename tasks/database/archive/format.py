@@ -171,6 +171,8 @@ class BlockHeader:
         fields = _fields(raw, "block header")
         crc = _take(fields, "CRC", int, "block header")
         eof = _take(fields, "EOF", bool, "block header")
+        if b"\x08EOF\x00" + bytes([eof]) not in raw:
+            raise FormatError("the block header's EOF is neither true nor false")  # A byte that the driver lets pass.
         if crc and not eof:
             raise FormatError("a block header that is no end has a checksum")
         return cls(namespace=_namespace(fields, "block header"), eof=eof, crc=crc & 0xFFFF_FFFF_FFFF_FFFF)
