@@ -1,33 +1,32 @@
-"""The native backup: one database, read raw from its primary into a mongodump archive with a manifest."""
+"""The native backup: collections read raw from the primary into a mongodump archive with a manifest."""
 
+import os
+import socket
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bson.errors import BSONError
 from pydantic import BaseModel, ConfigDict
-from pymongo.errors import OperationFailure
 
-from tasks.database.archive.format import Header
 from tasks.database.archive.outlet import Outlet
-from tasks.database.archive.writer import ArchiveWriter, Written
 from tasks.database.batch import ReplyError
-from tasks.database.connection import Client, DatabaseFacts, facts
-from tasks.database.listing import Collection, Session, batches, collections, identities
-from tasks.database.manifest import Manifest, NamespaceRecord, manifest_path, save
-from tasks.database.run import DISTRIBUTION, tool_version
-from tasks.database.slot import check_room, claim, explain_write
-from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UnprovenError, UpgradeError, UsageError
+from tasks.database.connection import Client
+from tasks.database.manifest import Manifest, manifest_path, save
+from tasks.database.pass_over import Pass, Watcher
+from tasks.database.primary import Primary, primary, source, still
+from tasks.database.run import tool_version
+from tasks.database.scope import Scope
+from tasks.database.slot import Slot, check_room, claim, explain_write
+from tasks.domain.errors import UpgradeError
 
-# FailedToParse, InvalidOptions, CommandNotSupported, ReadConcernMajorityNotEnabled: a server without it.
-_NO_MAJORITY = {9, 72, 115, 148}
+_MOST_READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class DumpProgress:
-    """How far a dump is.  `bytes_expected` is the server's own figure of before the start."""
+    """How far a dump is.  `bytes_expected` is the server's own figure of before the start, 0 where it gives none."""
 
     collection: str
     collections_done: int
@@ -50,52 +49,46 @@ class BackupEvidence(BaseModel):
 
 def dump(
     client: Client,
-    database: str,
+    scope: Scope | str,
     directory: Path,
     *,
     apinizer_version: str,
+    database: str = "",
+    parallel: int | None = None,
     progress: Callable[[DumpProgress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     gzip: bool = True,
 ) -> BackupEvidence:
-    """Write a backup of `database` into `directory`.
+    """Write a backup of `scope` (a name means that database) into `directory`.
 
-    Run it inside `open_database`, which turns the driver's errors into this project's.  `stop` is asked
-    before each batch (16 MiB at most).  Whatever goes wrong, no file that looks like a backup stays.
+    Run it inside `open_database`, which turns the driver's errors into this project's.  `database` is the
+    Apinizer database's name, for the manifest; where it is not given it is the scope's first.  `parallel` is
+    how many collections are read at once: without it 4, as mongodump does, or as many as there are
+    processors or collections.  `stop` is asked before each batch of some MiB, `progress` called after it, in
+    the calling thread.  Whatever goes wrong, no file that looks like a backup stays.
 
     Raises UsageError (not the primary, directory not writable), NotFoundError (no such database),
-    BlockedError (no room), TemporaryError (collections were dropped or made anew meanwhile), StoppedError.
+    ForbiddenError (a role is missing), BlockedError (no room), StoppedError, TemporaryError (collections
+    changed meanwhile, another primary, an oplog that is too small).
     """
-    seen = facts(client, database)
-    _refuse_unfit(seen, database)
+    scope = Scope.of(scope) if isinstance(scope, str) else scope
+    scope.check()
+    seen = primary(client)
     started = now()
     slot = claim(directory, apinizer_version, started.date())
     try:
-        check_room(directory, seen.size, gzip=gzip)
         with client.start_session(causal_consistency=False) as session:
-            run = _Run(client, session, database, seen, progress, stop)
+            run = Pass(client, session, scope, seen)
+            run.prepare()
+            check_room(directory, run.expected, gzip=gzip)
             with Outlet(slot.file, gzip=gzip, watch=slot.watch) as outlet:
-                run.write(outlet)
+                watcher = _watcher(run, outlet, progress, stop)
+                run.write(outlet, parallel or min(_MOST_READERS, os.cpu_count() or 1), watcher)
+                still(client, seen)
                 sha256 = outlet.finish()
-        ended = now()
-        manifest = Manifest(
-            archive=slot.archive.name,
-            tool_version=tool_version(),
-            apinizer_version=apinizer_version,
-            server_version=seen.server_version,
-            database=database,
-            databases=[database],
-            started=started,
-            ended=ended,
-            duration_seconds=round((ended - started).total_seconds(), 3),
-            read_concern=run.read_concern,
-            gzip=gzip,
-            size=outlet.size,
-            sha256=sha256,
-            namespaces=run.records,
-            notes=run.notes,
-        )
+        made = _Made(slot, started, now(), gzip, outlet.size, sha256)
+        manifest = _manifest(client, seen, scope, run, made, apinizer_version, database)
         # The manifest first: an archive is never seen without it, and a manifest alone is no backup.
         save(slot.archive, manifest)
         slot.publish()
@@ -105,7 +98,7 @@ def dump(
     except (ReplyError, BSONError) as problem:
         slot.discard()
         raise UpgradeError(
-            f"The server's answer on {database} could not be understood.",
+            "The server's answer could not be understood.",
             observed=str(problem),
             safe="Nothing was changed; the unfinished file was removed.",
             next="Take the backup with mongodump.",
@@ -116,131 +109,50 @@ def dump(
     return BackupEvidence(archive=slot.archive, manifest_file=manifest_path(slot.archive), manifest=manifest)
 
 
-class _Run:
-    """One pass over the database; afterwards it knows what it wrote and what the server could not give."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    slot: Slot
+    started: datetime
+    ended: datetime
+    gzip: bool
+    size: int
+    sha256: str
 
-    def __init__(
-        self,
-        client: Client,
-        session: Session,
-        database: str,
-        seen: DatabaseFacts,
-        progress: Callable[[DumpProgress], None],
-        stop: Callable[[], bool],
-    ) -> None:
-        self._client, self._session, self._database = client, session, database
-        self._seen, self._progress, self._stop = seen, progress, stop
-        self._documents = self._bytes = 0
-        self.read_concern = "majority"
-        self.records: list[NamespaceRecord] = []
-        self.notes: list[str] = []
 
-    def write(self, outlet: Outlet) -> None:
-        """Everything into `outlet`, which is left open."""
-        server = _numbers(self._seen.server_version)
-        before = identities(self._client, self._session, self._database)
-        found = collections(self._client, self._session, self._database, server)
-        self._note_what_is_odd(found, server)
-        self._choose_read_concern(found)
-        header = Header(self._seen.server_version, f"{DISTRIBUTION} {tool_version()}")
-        writer = ArchiveWriter(outlet, header, [collection.entry for collection in found])
-        for done, collection in enumerate(found):
-            writer.begin(collection.namespace)
-            if collection.data:
-                self._copy(collection, writer, outlet, done, len(found))
-            self.records.append(_record(collection, writer.end(collection.namespace)))
-        writer.close()
-        self._compare(before)
-
-    def _copy(self, collection: Collection, writer: ArchiveWriter, outlet: Outlet, done: int, total: int) -> None:
-        namespace = collection.namespace
-        find = {"find": namespace.collection, "readConcern": {"level": self.read_concern}}
-        with closing(batches(self._client, self._session, self._database, find)) as source:
-            for batch in source:
-                if self._stop():
-                    raise StoppedError(
-                        "The backup was stopped.",
-                        observed=f"{self._documents:,} documents had been read.",
-                        safe="Nothing was changed; the unfinished file was removed.",
-                    )
-                writer.documents(namespace, batch.documents, batch.count)
-                self._documents += batch.count
-                self._bytes += len(batch.documents)
-                self._progress(
-                    DumpProgress(
-                        collection.entry.namespace.collection, done, total, self._documents, self._bytes,
-                        self._seen.size, outlet.size,
-                    )
-                )  # fmt: skip
-
-    def _note_what_is_odd(self, found: list[Collection], server: tuple[int, ...]) -> None:
-        for collection in found:
-            if collection.metadata.type == "timeseries" and server >= (8, 3):
-                raise UnprovenError(
-                    f"The time series {collection.entry.namespace} cannot be read from this server natively.",
-                    observed=f"Server {self._seen.server_version} keeps time series without the buckets that the format archives.",
-                    next="Take the backup with mongodump.",
-                )
-            if not collection.metadata.comes_back():
-                self.notes.append(
-                    f"{collection.entry.namespace}: the archive's extended JSON cannot tell all of its options "
-                    "and indexes apart; they come back with the same meaning in another spelling."
-                )
-
-    def _choose_read_concern(self, found: list[Collection]) -> None:
-        readable = next((collection.data for collection in found if collection.data), None)
-        if readable is None:
-            return
-        probe = {"find": readable.collection, "limit": 1, "singleBatch": True, "readConcern": {"level": "majority"}}
-        try:
-            self._client[self._database].command(probe, session=self._session)
-        except OperationFailure as problem:
-            if problem.code not in _NO_MAJORITY:
-                raise
-            self.read_concern = "local"
-            self.notes.append("The server has no read concern majority: documents were read as local.")
-
-    def _compare(self, before: dict[str, tuple[str, bytes]]) -> None:
-        """A collection that was dropped reads as an empty one: only a second look can tell."""
-        after = identities(self._client, self._session, self._database)
-        if changed := sorted(name for name, identity in before.items() if after.get(name) != identity):
-            raise TemporaryError(
-                f"Collections of {self._database} were dropped or changed while they were read.",
-                observed=", ".join(changed),
-                safe="Nothing was changed; the unfinished file was removed.",
-                next="Try again when nobody changes collections.",
+def _watcher(run: Pass, outlet: Outlet, progress: Callable[[DumpProgress], None], stop: Callable[[], bool]) -> Watcher:
+    def told(collection: str) -> None:
+        progress(
+            DumpProgress(
+                collection, run.done, len(run.taken), run.documents, run.bytes, run.expected, outlet.size
             )
-        if new := sorted(after.keys() - before.keys()):
-            self.notes.append(f"Made during the backup and not in it: {', '.join(new)}.")
+        )  # fmt: skip
+
+    return Watcher(stop, told)
 
 
-def _refuse_unfit(seen: DatabaseFacts, database: str) -> None:
-    if not seen.is_primary:
-        raise UsageError(
-            "The database server that was reached is not the primary.",
-            observed=f"Replica set {seen.set_name or 'unnamed'}.",
-            next="Name the primary, or the whole replica set without directConnection.",
-        )
-    if not seen.exists:
-        raise NotFoundError(
-            f"The server has no database {database}.",
-            next="Check the database's name (dbName in the secret mongo-db-credentials, usually apinizerdb).",
-        )
-
-
-def _record(collection: Collection, written: Written) -> NamespaceRecord:
-    return NamespaceRecord(
-        db=collection.entry.namespace.db,
-        collection=collection.entry.namespace.collection,
-        data=collection.namespace.collection,
-        type=collection.entry.type,
-        documents=written.documents,
-        bytes=written.bytes,
-        crc64=f"{written.crc:016x}",
-        indexes=[str(index["name"]) for index in collection.metadata.indexes],
+def _manifest(
+    client: Client, seen: Primary, scope: Scope, run: Pass, made: _Made, apinizer_version: str, database: str
+) -> Manifest:
+    return Manifest(
+        archive=made.slot.archive.name,
+        host=socket.gethostname(),
+        source=source(client, seen),
+        tool_version=tool_version(),
+        apinizer_version=apinizer_version,
+        server_version=seen.server_version,
+        database=database or next(iter(scope.databases), ""),
+        databases=list(scope.databases),
+        left_out=run.left_out,
+        collections_asked="some" if run.left_out else "all",
+        started=made.started,
+        ended=made.ended,
+        duration_seconds=round((made.ended - made.started).total_seconds(), 3),
+        point_in_time=run.oplog is not None,
+        oplog=run.oplog,
+        read_concern=run.read_concern,
+        gzip=made.gzip,
+        size=made.size,
+        sha256=made.sha256,
+        namespaces=run.records,
+        notes=run.notes,
     )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    parts = text.split("-", maxsplit=1)[0].split(".")
-    return tuple(int(part) for part in parts if part.isdecimal())

@@ -13,6 +13,7 @@ from tasks.database.archive.format import CollectionEntry, Namespace, split
 from tasks.database.archive.metadata import EXACT, CollectionMetadata
 from tasks.database.batch import Batch, cut
 from tasks.database.connection import Client
+from tasks.database.scope import skipped_as_system
 
 Session = ClientSession
 
@@ -65,14 +66,11 @@ def batches(
 
 
 def collections(client: Client, session: Session, database: str, server: tuple[int, ...]) -> list[Collection]:
-    """All that mongodump would archive of `database`, in the order of their names.
-
-    Left out as there: `system.*` but `system.js`, for views and time series come back by their definition.
-    """
+    """All that mongodump would archive of `database`, in the order of their names (`scope.skipped_as_system`)."""
     found = []
     for raw in _documents(client, session, database, {"listCollections": 1, "cursor": {}}):
         info = bson.decode(raw, EXACT)
-        if not info["name"].startswith("system.") or info["name"] == "system.js":
+        if not skipped_as_system(Namespace(database, info["name"])):
             found.append(_described(client, session, database, info, server))
     return sorted(found, key=lambda collection: collection.entry.namespace)
 
