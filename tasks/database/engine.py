@@ -37,8 +37,8 @@ class EngineFacts(BaseModel):
     """What is known before the choice.
 
     `ssh` is the machine named for SSH, empty for none.  `here` and `there` are the versions of the tool on this
-    machine and on that one, empty where it is not installed.  `native_cannot` is a sentence on why the native
-    engine cannot do the work, empty where it can.
+    machine and on that one, empty where it is not installed.  `reachable` is whether the database answers here.
+    `native_cannot` is a sentence on why the native engine cannot do the work, empty where it can.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,18 @@ class EngineFacts(BaseModel):
     ssh: str = ""
     here: str = ""
     there: str = ""
+    reachable: bool = True
     native_cannot: str = ""
+
+    @property
+    def against_native(self) -> str:
+        """Why the native engine, which works from here, cannot do it; empty where it can."""
+        return self.native_cannot if self.reachable else "The database does not answer on this machine."
+
+    @property
+    def version(self) -> str:
+        """The tool's version where it would run: on the database's machine first."""
+        return self.there or (self.here if self.reachable else "")
 
 
 class Choice(BaseModel):
@@ -66,10 +77,10 @@ def choose(wish: Engine, facts: EngineFacts, scope: Scope | None = None) -> Choi
     """
     tool_cannot = _tool_cannot(facts, scope)
     if wish is Engine.NATIVE:
-        if facts.native_cannot:
+        if facts.against_native:
             raise BlockedError(
                 "The native engine cannot do this.",
-                observed=facts.native_cannot,
+                observed=facts.against_native,
                 next="Use --engine mongodump, or leave the choice to auto.",
             )
         return Choice(engine=Engine.NATIVE, reason="It was asked for.")
@@ -77,13 +88,13 @@ def choose(wish: Engine, facts: EngineFacts, scope: Scope | None = None) -> Choi
         if tool_cannot:
             raise UsageError("mongodump cannot do this.", observed=tool_cannot, next=_way_out(facts))
         return Choice(engine=Engine.MONGODUMP, where=_where(facts), reason="It was asked for.")
-    if not facts.native_cannot:
+    if not facts.against_native:
         return Choice(engine=Engine.NATIVE, reason="The native engine can do it, and needs nothing installed.")
     if not tool_cannot:
-        return Choice(engine=Engine.MONGODUMP, where=_where(facts), reason=facts.native_cannot)
+        return Choice(engine=Engine.MONGODUMP, where=_where(facts), reason=facts.against_native)
     raise BlockedError(
         "Neither the native engine nor mongodump can do this.",
-        observed=f"{facts.native_cannot}\n{tool_cannot}",
+        observed=f"{facts.against_native}\n{tool_cannot}",
         next="Install the MongoDB Database Tools here, or on the database's machine and name it for SSH.",
     )
 
@@ -121,15 +132,14 @@ def numbers(version: str) -> tuple[int, ...]:
 def _tool_cannot(facts: EngineFacts, scope: Scope | None) -> str:
     if scope is not None and (limit := tool_limit(scope)):
         return limit
-    if facts.there or facts.here:
-        if numbers(facts.there or facts.here) < FIRST_WITH_CONFIG:
-            place = f"on {facts.ssh}" if facts.there else "here"
-            return (
-                f"Version {facts.there or facts.here} {place} has no --config, so that its password would be in the "
-                "process list."
-            )
-        return ""
-    return f"It is installed neither here nor on {facts.ssh}." if facts.ssh else "It is not installed here."
+    if not facts.version:
+        if facts.here:
+            return "It is installed here, where the database does not answer."
+        return f"It is installed neither here nor on {facts.ssh}." if facts.ssh else "It is not installed here."
+    if numbers(facts.version) < FIRST_WITH_CONFIG:
+        place = f"on {facts.ssh}" if facts.there else "here"
+        return f"Version {facts.version} {place} has no --config: its password would be in the process list."
+    return ""
 
 
 def _where(facts: EngineFacts) -> Literal["local", "ssh"]:
@@ -137,6 +147,6 @@ def _where(facts: EngineFacts) -> Literal["local", "ssh"]:
 
 
 def _way_out(facts: EngineFacts) -> str:
-    if facts.here or facts.there:
+    if facts.version:
         return "Use --engine native, or install release 100.3 or newer of the MongoDB Database Tools."
     return "Install the MongoDB Database Tools, name the database's machine for SSH, or use --engine native."

@@ -51,8 +51,10 @@ def dump_with_tool(
     address = parse(uri.get_secret_value())
     refuse_files(tool, address)
     name = database or next(iter(asked.databases), "")
-    seen, notes = look_from_here(tool, uri, asked, name)
+    seen, notes = look_from_here(tool, uri, asked)
     oplog = asked.whole_server and seen is not None and bool(seen.set_name)
+    if asked.whole_server and not oplog:
+        notes.append("Without an oplog the archive is not one point in time.")
     command = [tool.program, *dump_options(asked, gzip=gzip and bool(tool.ssh), oplog=oplog)]
     taking = Taking(tool, address, seen, gzip=gzip, progress=progress, stop=stop)
     started = now()
@@ -85,15 +87,16 @@ def refuse_files(tool: Tool, address: Address) -> None:
         )
 
 
-def look_from_here(tool: Tool, uri: SecretStr, scope: Scope, database: str) -> tuple[DatabaseFacts | None, list[str]]:
+def look_from_here(tool: Tool, uri: SecretStr, scope: Scope) -> tuple[DatabaseFacts | None, list[str]]:
     """What the server says of itself, and notes on what could not be seen.
 
     Where the tool is on another machine the server need not be reachable from here: then there are no facts.
     Raises UsageError (not the primary), NotFoundError (no such database), and as `open_database` does.
     """
+    database = next(iter(scope.databases), "admin")
     try:
         with open_database(uri.get_secret_value(), timeout=_LOOK_SECONDS) as client:
-            seen = facts(client, database or "admin")
+            seen = facts(client, database)
             if scope.whole_server:
                 seen = replace(seen, size=max(seen.size, _whole_size(client)))
     except TemporaryError:
@@ -145,7 +148,7 @@ def _manifest(
         server_version=taking.server_version,
         database=database,
         databases=list(scope.databases),
-        left_out=[f"{database}.{left_out_name(name, database)}" for name in scope.left_out],
+        left_out=[f"{db}.{left_out_name(name, db)}" for db in scope.databases for name in scope.left_out],
         collections_asked="some" if scope.left_out else "all",
         started=started,
         ended=ended,

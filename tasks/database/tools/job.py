@@ -31,16 +31,17 @@ _PATIENCE = 12.0  # Longer than the script's own, which asks the tool and, after
 _KEPT_LINES = 200
 _LONGEST_LINE = 4096
 
-# One line, and without quotes, exclamation marks and backslashes, so that every login shell passes it on as it is.
+# One line, without single quotes and backslashes, a blank after each exclamation mark (csh): every login shell
+# passes it on as it is.
 # Its arguments: bytes of configuration, bytes to feed, the tool and its options.
 _SCRIPT = (
     "umask 077; d=$(mktemp -d) || exit 97; "
     'mkfifo "$d/in" && exec 4>"$d/config" 5<"$d/config" 6<>"$d/in" 7>"$d/in" 8<"$d/in" || exit 97; '
     'rm -rf "$d"; dd bs=1 count="$1" >&4 2>/dev/null; size=$2; shift 2; exec 3<&0 4>&- 6>&-; '
-    '"$@" --config /dev/fd/5 <&8 3<&- 7>&- 8<&- & tool=$!; '
+    '"$@" --config /dev/fd/5 <&8 3<&- 7>&- 8<&- & tool=$! ; '
     '(head -c "$size" <&3 >&7; exec 7>&-; while read -r line; do :; done <&3; kill -TERM "$tool"; '
     'for i in 1 2 3 4 5; do sleep 1; kill -0 "$tool" || exit 0; done; kill -KILL "$tool") '
-    ">/dev/null 2>&1 5<&- 8<&- & watch=$!; exec </dev/null 3<&- 5<&- 7>&- 8<&-; "
+    ">/dev/null 2>&1 5<&- 8<&- & watch=$! ; exec </dev/null 3<&- 5<&- 7>&- 8<&-; "
     'end() { kill -TERM "$tool" 2>/dev/null; }; trap end HUP INT TERM; '
     'wait "$tool"; code=$?; while kill -0 "$tool" 2>/dev/null; do wait "$tool"; code=$?; done; '
     'kill "$watch" 2>/dev/null; exit "$code"'

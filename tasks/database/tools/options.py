@@ -7,6 +7,7 @@ of mongorestore/ns/ns.go, where `*` stands for anything and a backslash takes a 
 from collections.abc import Iterable
 
 from tasks.database.engine import tool_limit
+from tasks.database.restore.names import PREFIX as RESTORE_PREFIX
 from tasks.database.scope import Scope
 from tasks.domain.errors import UsageError
 
@@ -14,7 +15,8 @@ from tasks.domain.errors import UsageError
 def dump_options(scope: Scope, *, gzip: bool, oplog: bool) -> list[str]:
     """mongodump's options for an archive of `scope` on standard output.
 
-    `oplog` is for a whole server only.  Raises UsageError for a scope that one mongodump cannot take.
+    `oplog` is for a whole server only.  Copies that an unfinished restore left in the one database are not
+    taken.  Raises UsageError for a scope that one mongodump cannot take.
     """
     scope.check()
     if limit := tool_limit(scope):
@@ -25,6 +27,7 @@ def dump_options(scope: Scope, *, gzip: bool, oplog: bool) -> list[str]:
     for database in scope.databases:
         options.append(f"--db={database}")
         options += [f"--excludeCollection={left_out_name(name, database)}" for name in scope.left_out]
+        options.append(f"--excludeCollectionsWithPrefix={RESTORE_PREFIX}")
     if oplog and scope.whole_server:
         options.append("--oplog")
     return options
