@@ -28,6 +28,8 @@ def not_an_archive(first: bytes) -> FormatError:
     """The error for bytes that do not begin as an archive does."""
     if not first:
         return FormatError("the file is empty")
+    if not any(first[:ENOUGH]):
+        return FormatError("the file begins with zero bytes, as one does that a crash left without its data")
     if kind := kind_of(first[:ENOUGH]):
         return OtherFormatError(f"the file is no mongodump archive but {kind}")
     return FormatError("the file is no mongodump archive")
@@ -42,8 +44,6 @@ def kind_of(first: bytes) -> str:
         return "a tar file"
     if _is_bson(first):
         return "a file of BSON documents, as mongodump writes them without --archive"
-    if first and not any(first):
-        return "nothing but zero bytes"
     return ""
 
 

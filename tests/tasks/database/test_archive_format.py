@@ -160,6 +160,8 @@ REFUSED = {
     "too large a document": (PRELUDE + block("c", struct.pack("<i", LARGEST_DOCUMENT + 1)), "is neither"),
     "no zero at the end": (PRELUDE + block("c", ONE[:-1] + b"\x01"), "zero byte"),
     "no zero at a header's end": (PRELUDE + block("c")[:-5] + b"\x01" + TERMINATOR, "zero byte"),
+    "an end that is neither true nor false": (PRELUDE + block("c").replace(b"EOF\0\0", b"EOF\0\2"), "no BSON|not a BSON"),
+    "a name that is a symbol": (PRELUDE + block("c").replace(b"\2db\0", b"\x0edb\0"), "as it is written"),
     "block header without CRC": (PRELUDE + bson.encode({"db": "db", "collection": "c", "EOF": False}), "CRC"),
     "block header without name": (PRELUDE + bson.encode({"db": "db", "collection": "", "EOF": False, "CRC": 0}), "no collection"),
 }  # fmt: skip
