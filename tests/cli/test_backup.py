@@ -1,0 +1,178 @@
+"""`backup`, `backups` and `verify` as people run them, on a sandbox."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.sandbox.launch import Sandbox
+from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_command
+from tests.cli.database import opened
+from tests.flows.world import OLD, World, archives, clean_environment, leftovers
+
+
+class Person:
+    """Somebody at a sandbox, in a folder of their own."""
+
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        self.sandbox, self.folder, self.world = sandbox, folder, World(sandbox)
+        self.backups = folder / "backups"
+
+    def run(self, *arguments: object, cluster: bool = True, **env: str) -> Ran:
+        # A home without a kubeconfig: what is not said is not there.
+        given = self.sandbox.env() if cluster else {}
+        ran = run_command(*arguments, folder=self.folder, env={"HOME": str(self.folder), **given, **env})
+        assert not any(secret in ran.out + ran.err for secret in self.world.secrets())
+        return ran
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    with Sandbox(version=OLD, speed=SPEED) as sandbox:
+        yield Person(sandbox, tmp_path_factory.mktemp("person"))
+
+
+def test_by_the_clusters_secret(person: Person) -> None:
+    ran = person.run("backup", "-o", "json")
+    assert ran.code == 0, ran
+    (archive,) = archives(person.backups)
+    assert archive.name.startswith(f"apinizer-backup--{OLD}--")
+    assert ran.document["archive"] == str(archive)
+    assert (ran.document["host"], ran.document["version"]) == (os.uname().nodename, OLD)
+    manifest = json.loads(archive.with_name(f"{archive.name}.json").read_text())
+    assert manifest["sha256"] == ran.document["sha256"] == manifest["proof"]["sha256"]
+    assert manifest["databases"] == ["apinizerdb"]
+    assert leftovers(person.backups) == []
+
+
+def test_by_an_address_no_cluster_is_needed(person: Person) -> None:
+    (person.folder / "uri").write_text(person.sandbox.mongo_uri + "\n")
+    ran = person.run("backup", "--uri-file", "uri", "--no-gzip", "--leave-out", "apinizer_log", cluster=False)
+    assert ran.code == 0, ran
+    newest = max(archives(person.backups), key=lambda p: p.stat().st_mtime)
+    assert newest.name.startswith("apinizer-backup--unknown--")
+    assert newest.read_bytes()[:4] == bytes.fromhex("6de29981")
+    manifest = json.loads(newest.with_name(f"{newest.name}.json").read_text())
+    assert manifest["left_out"] == ["apinizerdb.apinizer_log"]
+    assert "apinizer_log" not in {n["collection"] for n in manifest["namespaces"]}
+    assert ran.err == ""
+
+
+def test_the_whole_server(person: Person) -> None:
+    ran = person.run("backup", "--whole-server", "--apinizer-version", "2025.07.0", "-o", "json", APINIZER_UPGRADE_URI=person.sandbox.mongo_uri)  # fmt: skip
+    assert ran.code == 0, ran
+    archive = Path(ran.document["archive"])
+    assert archive.name.startswith("apinizer-backup--2025.07.0--")
+    manifest = json.loads(archive.with_name(f"{archive.name}.json").read_text())
+    assert (manifest["databases"], manifest["database"]) == ([], "apinizerdb")
+    assert {n["db"] for n in manifest["namespaces"]} >= {"apinizerdb"}
+
+
+def test_a_password_in_the_arguments_is_told(person: Person) -> None:
+    ran = person.run("backup", "--uri", "mongodb://u:hidden@127.0.0.1:1/", "--uri-file", "x", cluster=False)
+    assert ran.code == 2
+    ran = person.run(
+        "restore", "nothing.archive", "--dry-run", "--uri", "mongodb://u:hidden@127.0.0.1:1/", cluster=False
+    )
+    assert ran.err.count("Note: a password in --uri is seen") == 1
+    assert "hidden" not in ran.out + ran.err
+
+
+def test_the_list(person: Person) -> None:
+    rows = person.run("backups", "-o", "json").document["backups"]
+    assert [row["version"] for row in rows] == ["2025.07.0", "unknown", OLD]
+    assert all(row["proved"] and row["proved_at"] and not row["problem"] for row in rows)
+    ran = person.run("backups")
+    assert ran.code == 0
+    head, *lines = ran.out.splitlines()
+    assert head.split() == ["NAME", "VERSION", "TAKEN", "SIZE", "DOCUMENTS", "PROVED"]
+    assert len([line for line in lines if line.strip()]) == 3
+    none = person.run("backups", "--backup-dir", "nowhere")
+    assert none.code == 1
+    assert "There is no directory nowhere" in none.err
+
+
+def test_verify(person: Person) -> None:
+    archive = next(p for p in archives(person.backups) if OLD in p.name)
+    ran = person.run("verify", archive, "-o", "json", cluster=False)
+    assert ran.code == 0, ran
+    manifest = json.loads(archive.with_name(f"{archive.name}.json").read_text())
+    assert ran.document["sha256"] == manifest["sha256"]
+    assert ran.document["documents"] == sum(n["documents"] for n in manifest["namespaces"])
+    assert "Whole:" in person.run("verify", archive).out
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "told"),
+    [
+        pytest.param(lambda data: data[: len(data) // 2], 1, "damaged", id="truncated gzip"),
+        pytest.param(lambda data: data[:2000] + bytes([data[2000] ^ 1]) + data[2001:], 1, "damaged", id="one bit"),
+        pytest.param(lambda _: b"", 1, "", id="empty"),
+        pytest.param(lambda _: b"PK\x03\x04" + bytes(100), 2, "", id="a zip"),
+    ],
+)
+def test_an_archive_that_is_spoilt(person: Person, tmp_path: Path, spoil, code: int, told: str) -> None:  # type: ignore[no-untyped-def]
+    whole = next(p for p in archives(person.backups) if OLD in p.name)
+    spoilt = tmp_path / whole.name
+    shutil.copy(f"{whole}.json", f"{spoilt}.json")
+    spoilt.write_bytes(spoil(whole.read_bytes()))
+    for command in (("verify", spoilt), ("restore", spoilt, "--dry-run", "--no-cluster")):
+        ran = person.run(*command, APINIZER_UPGRADE_URI=person.sandbox.mongo_uri)
+        assert ran.code == code, ran
+        four_parts(ran.err)
+        assert told in ran.err
+
+
+def test_what_is_no_archive(person: Person, tmp_path: Path) -> None:
+    assert person.run("verify", tmp_path).code == 2
+    ran = person.run("verify", tmp_path / "none.archive")
+    assert ran.code == 1
+    assert "There is no archive" in ran.err
+    assert "Error: Missing argument" in person.run("verify").err
+
+
+def test_retention(person: Person) -> None:
+    before = archives(person.backups)
+    assert len(before) == 3
+    ran = person.run("backup", "--keep", "2", "-o", "json")
+    assert ran.code == 0, ran
+    assert len(ran.document["removed"]) == 2
+    assert len(archives(person.backups)) == 2
+    assert leftovers(person.backups) == []
+
+
+def bulk(person: Person, megabytes: int) -> None:
+    """Enough documents that a backup takes a while."""
+    with opened(person.sandbox.mongo_uri) as database:
+        text = os.urandom(2000).hex()
+        for start in range(0, megabytes * 250, 1000):
+            database.bulk.insert_many([{"_id": start + n, "text": text} for n in range(1000)])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_leaves_nothing(person: Person, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with opened(person.sandbox.mongo_uri) as database:
+        if "bulk" not in database.list_collection_names():
+            bulk(person, 120)
+    with subprocess.Popen(
+        [COMMAND, "backup", "--backup-dir", str(tmp_path)],
+        env=clean_environment() | person.sandbox.env(),
+        cwd=person.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any("backup: bulk" in line for line in process.stdout)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    four_parts(err)
+    assert "interrupted" in err
+    assert "Nothing was changed" in err
+    assert list(tmp_path.iterdir()) == []
