@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
@@ -128,15 +127,14 @@ def _find(path: Path) -> tuple[Path, Manifest | None]:
 def _prove(path: Path, manifest: Manifest | None, watcher: _Watcher, now: Callable[[], datetime]) -> Proof:
     try:
         with path.open("rb") as file:
-            before = _state(file)
+            before = os.fstat(file.fileno())
             inlet = Inlet(file)
-            prelude, ends = _read(inlet, before[0], watcher)
-            if _state(file) != before or inlet.size != before[0]:
-                raise UnprovenError(
-                    f"{path.name} changed while it was read.",
-                    observed=f"{before[0]:,} bytes at the start, {_state(file)[0]:,} at the end.",
-                    next="Wait until whatever writes it is done, and verify it again.",
-                )
+            try:
+                prelude, ends = _read(inlet, before.st_size, watcher)
+            except FormatError:
+                _refuse_changed(path, before)  # Which explains the damage.
+                raise
+            _refuse_changed(path, before)
         definitions = _definitions(prelude)
         records = _records(prelude, ends, definitions)
     except OtherFormatError as problem:
@@ -196,10 +194,16 @@ def _recorded(proof: Proof) -> Proof:
     return proof.model_copy(update={"notes": [f"The proof could not be recorded in the manifest: {reason}."]})
 
 
-def _state(file: BinaryIO) -> tuple[int, int]:
-    """Size in bytes and time of the last write."""
-    found = os.fstat(file.fileno())
-    return found.st_size, found.st_mtime_ns
+def _refuse_changed(path: Path, before: os.stat_result) -> None:
+    """Raise UnprovenError where another file is under the name now, or this one was written to since `before`."""
+    now = path.stat()
+    if os.path.samestat(now, before) and (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+        return
+    raise UnprovenError(
+        f"{path.name} changed while it was read.",
+        observed=f"It had {before.st_size:,} bytes at the start and has {now.st_size:,} now.",
+        next="Wait until whatever writes it is done, and verify it again.",
+    )
 
 
 def _read(inlet: Inlet, total: int, watcher: _Watcher) -> tuple[Prelude, list[NamespaceEnd]]:

@@ -35,6 +35,7 @@ class Slot:
     archive: Path
     partial: Path
     file: BinaryIO
+    _looked_at: int = 0
 
     def publish(self) -> None:
         """Give the finished file its name; never over another file.  Raises FileExistsError."""
@@ -67,7 +68,10 @@ class Slot:
 
     def watch(self, written: int) -> None:
         """Raise OSError (ENOSPC) before the disk is full; `written` is the file's size so far."""
-        if written % _WATCH_EVERY < _WATCH_EVERY // 16 and free_bytes(self.partial.parent) < RESERVE:
+        if written - self._looked_at < _WATCH_EVERY:
+            return
+        self._looked_at = written
+        if free_bytes(self.partial.parent) < RESERVE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

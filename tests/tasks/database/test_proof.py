@@ -159,6 +159,17 @@ class TestChanges:
         with pytest.raises(UnprovenError, match="changed while"):
             prove(path, progress=rewrite)
 
+    def test_a_file_that_is_replaced_meanwhile(self, path: Path) -> None:
+        """Another file under the name, though this one was read whole and is good."""
+
+        def replace(_: int, __: int) -> None:
+            other = path.with_name("other")
+            other.write_bytes(b"another")
+            other.replace(path)
+
+        with pytest.raises(UnprovenError, match="changed while"):
+            prove(path, progress=replace)
+
     def test_a_stopped_proof_withdraws_nothing(self, path: Path) -> None:
         prove(path)
         with pytest.raises(StoppedError):
