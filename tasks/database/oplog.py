@@ -1,0 +1,181 @@
+"""The oplog of an archive applied to collections that were loaded from it, whatever they are called meanwhile.
+
+Apply it before the indexes are built: in between, documents may break a unique index that the end fits again.
+What the oplog says of indexes is gathered in the outcome for whoever builds them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo import DeleteOne, ReplaceOne, WriteConcern
+from pymongo.client_session import ClientSession
+
+from tasks.database.archive.format import Namespace, split
+from tasks.database.archive.metadata import EXACT, CollectionMetadata
+from tasks.database.connection import Client
+from tasks.database.element import build, filter_of, id_of, key
+from tasks.database.listing import batches
+from tasks.database.oplog_entry import Command, Kind, Unfolder, Write, refused
+from tasks.database.oplog_update import UnknownUpdateError
+
+__all__ = ["OplogOutcome", "apply_oplog"]
+
+_BATCH_WRITES = 1000
+_BATCH_BYTES = 16 * 1024 * 1024
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+_OF_NO_MATTER = frozenset({"dbCheck", "startIndexBuild", "abortIndexBuild", "create"})
+_INDEX_REMOVALS = frozenset({"dropIndexes", "dropIndex", "deleteIndexes", "deleteIndex"})
+_ENTRY_ONLY = frozenset({"createIndexes", "ns", "entryFormat"})
+
+
+@dataclass(slots=True)
+class OplogOutcome:
+    """What was applied.  Namespaces are the archive's.
+
+    `elsewhere` counts the writes to collections that were not asked for, `passed_over` the updates of documents
+    that were not there, because they were removed later in the interval.
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    passed_over: int = 0
+    elsewhere: Counter[Namespace] = field(default_factory=Counter)
+    indexes: dict[Namespace, dict[str, dict[str, Any] | None]] = field(default_factory=dict)
+
+    def amended(self, namespace: Namespace, metadata: CollectionMetadata) -> CollectionMetadata:
+        """The definition with the indexes that were made and dropped in the interval."""
+        found = {str(index["name"]): index for index in metadata.indexes}
+        for name, index in self.indexes.get(namespace, {}).items():
+            found.pop(name, None)
+            if index is not None:
+                found[name] = index
+        return CollectionMetadata(metadata.name, metadata.type, metadata.uuid, metadata.options, tuple(found.values()))
+
+
+def apply_oplog(
+    client: Client,
+    entries: Iterable[bytes],
+    names: Mapping[Namespace, Namespace],
+    *,
+    guard: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda _entries: None,
+) -> OplogOutcome:
+    """Apply runs of oplog entries to the collections that `names` has: the archive's name to the one it has now.
+
+    Applying it again, or from the start after a break, does no harm.  `guard` is asked before each batch of up to
+    1,000 writes, `progress` gets the entries read so far.
+
+    Raises UnprovenError for what cannot be applied natively (a collection dropped or renamed, its options
+    changed, a transaction that began before, an unknown form), and the driver's errors.
+    """
+    run = _Run(client, names, guard)
+    unfolder, read = Unfolder(), 0
+    for entries_run in entries:
+        for entry in split(entries_run):
+            for one in unfolder.feed(entry):
+                run.take(one)
+            read += 1
+        progress(read)
+    run.flush()
+    return run.outcome
+
+
+class _Run:
+    def __init__(self, client: Client, names: Mapping[Namespace, Namespace], guard: Callable[[], None]) -> None:
+        self._client, self._names, self._guard = client, names, guard
+        self._databases = {namespace.db for namespace in names}
+        self._waiting: dict[Namespace, list[Write]] = {}
+        self._count = self._bytes = 0
+        self.outcome = OplogOutcome()
+
+    def take(self, one: Write | Command) -> None:
+        if isinstance(one, Command):
+            self._command(one)
+        elif one.namespace not in self._names:
+            self.outcome.elsewhere[one.namespace] += 1
+        else:
+            self._waiting.setdefault(one.namespace, []).append(one)
+            self._count += 1
+            self._bytes += len(one.change)
+            if self._count >= _BATCH_WRITES or self._bytes >= _BATCH_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what waits: of each document only its last state."""
+        waiting, self._waiting, self._count, self._bytes = self._waiting, {}, 0, 0
+        with self._client.start_session() as session:
+            for namespace, writes in waiting.items():
+                self._write(session, namespace, writes)
+
+    def _write(self, session: ClientSession, namespace: Namespace, writes: list[Write]) -> None:
+        target = self._names[namespace]
+        ids = {key(write.id): write.id for write in writes}
+        before = self._present(session, target, list(ids.values()))
+        after: dict[object, bytes | None] = dict.fromkeys(ids)
+        after.update(before)
+        for write in writes:
+            place = key(write.id)
+            try:
+                after[place] = self._counted(write, after[place])
+            except UnknownUpdateError as problem:
+                raise refused(f"An update of {namespace} is not of a form that is known here:", f"{problem}.") from None
+        changes: list[ReplaceOne[RawBSONDocument] | DeleteOne] = []
+        for place, document in after.items():
+            selector = RawBSONDocument(build({b"_id": ids[place]}))
+            if document is None and place in before:
+                changes.append(DeleteOne(selector))
+            elif document is not None and document != before.get(place):
+                changes.append(ReplaceOne(selector, RawBSONDocument(document), upsert=True))
+        self._guard()
+        if changes:
+            collection = self._client[target.db][target.collection].with_options(_RAW, write_concern=WriteConcern("majority"))  # fmt: skip
+            collection.bulk_write(changes, ordered=False, bypass_document_validation=True)
+
+    def _present(self, session: ClientSession, target: Namespace, ids: list[Any]) -> dict[object, bytes]:
+        find = {"find": target.collection, "filter": filter_of(ids), "batchSize": _BATCH_WRITES}
+        with closing(batches(self._client, session, target.db, find)) as source:
+            return {key(id_of(raw)): raw for batch in source for raw in split(batch.documents)}
+
+    def _counted(self, write: Write, before: bytes | None) -> bytes | None:
+        after = write.apply(before)
+        if write.kind is Kind.INSERT:
+            self.outcome.inserted += 1
+        elif write.kind is Kind.DELETE:
+            self.outcome.deleted += 1
+        elif before is None:
+            self.outcome.passed_over += 1
+        else:
+            self.outcome.updated += 1
+        return after
+
+    def _command(self, command: Command) -> None:
+        if command.name in _OF_NO_MATTER or not self._concerns(command):
+            return
+        made = self.outcome.indexes.setdefault(command.namespace, {})
+        body = bson.decode(command.body, EXACT)
+        if command.name in {"createIndexes", "commitIndexBuild"}:
+            # One index is the entry itself, several are a list in it.
+            for index in body.get("indexes", [body]):
+                made[str(index["name"])] = {name: value for name, value in index.items() if name not in _ENTRY_ONLY}
+        elif command.name in _INDEX_REMOVALS and isinstance(body.get("index"), str) and body["index"] != "*":
+            made[body["index"]] = None
+        elif command.name == "collMod" and body.keys() <= {"collMod"}:
+            return
+        else:
+            raise refused(f"{command.name} cannot be applied here:", f"it was done to {command.namespace}.")
+
+    def _concerns(self, command: Command) -> bool:
+        if command.name == "dropDatabase":
+            return command.database in self._databases
+        if command.name == "renameCollection":
+            to = str(bson.decode(command.body, EXACT).get("to", ""))
+            ends = (command.text, to)
+            return any(Namespace(*end.split(".", 1)) in self._names for end in ends if "." in end)
+        return command.namespace in self._names
