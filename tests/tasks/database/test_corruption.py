@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import bson
 import pytest
 from isal import isal_zlib
+from pymongo import MongoClient
+from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from tasks.database.archive.format import CollectionEntry, Header, Namespace
 from tasks.database.archive.inlet import Inlet
@@ -20,6 +23,8 @@ from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.archive.writer import ArchiveWriter
 from tasks.database.manifest import Manifest, load, save
 from tasks.database.proof import prove
+from tasks.database.restore.plan import RestoreRequest
+from tasks.database.restore.run import restore
 from tasks.domain.errors import UpgradeError
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -113,6 +118,58 @@ def test_with_a_manifest_every_one_is_refused(tmp_path: Path, kind: str) -> None
     assert passed == []
     path.write_bytes(good)
     assert prove(path).recorded
+
+
+class Commands(CommandListener):
+    """What a client sent that may change something; the server is told nothing else than what is listed here."""
+
+    READS = frozenset({"hello", "ping", "find", "getMore", "listCollections", "listIndexes", "listDatabases", "buildInfo",
+                       "dbStats", "collStats", "count", "aggregate", "serverStatus", "endSessions", "isMaster", "killCursors",
+                       "getParameter", "connectionStatus", "hostInfo", "replSetGetStatus"})  # fmt: skip
+
+    def __init__(self) -> None:
+        self.all = 0
+        self.writes: list[str] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.all += 1
+        if event.command_name not in self.READS or "$merge" in str(event.command) or "$out" in str(event.command):
+            self.writes.append(event.command_name)
+
+    def succeeded(self, event: object) -> None:
+        """Nothing to note."""
+
+    failed = succeeded  # type: ignore[assignment]
+
+
+def test_restore_refuses_every_one_before_it_writes(
+    uri: str, client: MongoClient[dict[str, Any]], tmp_path: Path
+) -> None:
+    good, path = FILES["gzip"], tmp_path / "x.archive"
+    path.write_bytes(good)
+    write_manifest(path)
+    client["apinizerdb"]["proxies"].insert_one({"_id": "as it was"})
+    commands = Commands()
+    passed = []
+    with MongoClient[dict[str, Any]](uri, event_listeners=[commands]) as watched:
+        request = RestoreRequest(database="apinizerdb")
+        for data, what in damaged(good):
+            path.write_bytes(data)
+            try:
+                restore(watched, path, request)
+                passed.append(what)
+            except UpgradeError as error:
+                if path.name not in error.happened:
+                    passed.append(f"{what}: {error}")
+        assert passed == []
+        assert commands.writes == []
+        assert [*client["apinizerdb"]["proxies"].find()] == [{"_id": "as it was"}]
+        assert client["apinizerdb"].list_collection_names() == ["proxies"]
+        # The listener does see the writes of a restore that goes on.
+        (path).write_bytes(FILES["gzip"])
+        request = RestoreRequest(database="apinizerdb", include=("plans",))
+        assert restore(watched, path, request).created == ("plans",)
+        assert "insert" in commands.writes
 
 
 @pytest.mark.parametrize("kind", ["gzip", "gzip of mongodump's kind"])
