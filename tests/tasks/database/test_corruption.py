@@ -216,12 +216,13 @@ def fields_without_checksum() -> set[int]:
 
 
 def test_without_a_manifest_only_what_is_said_passes_in_a_plain_archive(tmp_path: Path) -> None:
-    """Every byte of the file, and not one more than the list that `verify` shows."""
+    """Every byte of what is announced and a third of the others: nothing passes but what `verify` lists."""
     path, random = tmp_path / "x.archive", Random(5)  # noqa: S311 - which bytes are tried
     uncovered = fields_without_checksum()
     said = ""
     passed = set()
-    for at in range(len(PLAIN)):
+    announced = PLAIN.index(b"\xff\xff\xff\xff") + 4
+    for at in [*range(announced), *range(announced, len(PLAIN), 3)]:
         data = bytearray(PLAIN)
         data[at] ^= random.randrange(1, 256)
         path.write_bytes(data)
