@@ -63,7 +63,10 @@ class OplogRecord(BaseModel):
 
 
 class RehearsalRecord(BaseModel):
-    """The archive was restored into a scratch database and every collection was equal there."""
+    """The archive was restored into a scratch database and every collection was equal there.
+
+    `unproven` are sentences on what that server could not try.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,6 +76,7 @@ class RehearsalRecord(BaseModel):
     sha256: str
     collections: int
     documents: int
+    unproven: list[str] = []
 
 
 class Manifest(BaseModel):
