@@ -38,14 +38,22 @@ def left_out_name(name: str, database: str) -> str:
     return name.removeprefix(f"{database}.")
 
 
-def restore_options(names: Iterable[tuple[str, str]], *, source: str, target: str, gzip: bool) -> list[str]:
+def restore_options(
+    names: Iterable[tuple[str, str]], *, source: str, target: str, gzip: bool, everything: bool = False
+) -> list[str]:
     """mongorestore's options to put collections of an archive on standard input in the place of what is there.
 
-    `names` are pairs of a collection in the archive's database `source` and its name in `target`.
+    `names` are pairs of a collection in the archive's database `source` and its name in `target`; `everything`
+    says that they are all that the archive has of it, which one pattern can say however many they are.
     """
     options = ["--archive", "--drop", "--stopOnError"]
     if gzip:
         options.append("--gzip")
+    if everything:
+        options += [f"--nsInclude={pattern(source)}.*", f"--nsExclude={pattern(source)}.{RESTORE_PREFIX}*"]
+        if source != target:
+            options += [f"--nsFrom={pattern(source)}.*", f"--nsTo={pattern(target)}.*"]
+        return options
     for old, new in names:
         options.append(f"--nsInclude={pattern(f'{source}.{old}')}")
         if (source, old) != (target, new):

@@ -107,7 +107,7 @@ def far_side(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\n"
         f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
-        f"SetEnv PATH={tools}:/usr/local/bin:/usr/bin:/bin TMPDIR={tools}/tmp\n",
+        f"SetEnv PATH={tools}:/usr/local/bin:/usr/bin:/bin TMPDIR={tools / 'tmp'}\n",
         encoding="utf-8",
     )
     host_key = " ".join((folder / "host.pub").read_text(encoding="utf-8").split()[:2])

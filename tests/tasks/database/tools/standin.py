@@ -3,13 +3,14 @@
 It takes the options that this software uses, and no others, with the meaning that the tools' own documentation and
 sources give them: `--config` with a URI, `--archive` on standard output or input, `--gzip`, `--db`,
 `--excludeCollection`, `--excludeCollectionsWithPrefix`, `--oplog`, `--drop`, `--stopOnError`, `--nsInclude`,
-`--nsFrom`, `--nsTo`, `--version`.  It works on a real server, archives in the real format through this project's
+`--nsExclude`, `--nsFrom`, `--nsTo`, `--version`.  It works on a real server, archives in the real format through this project's
 writer, reads a login as Go's driver does (a plus is a plus), prints progress in the tools' form to standard
 error, ends at SIGTERM with the tools' words, and ignores SIGPIPE, as they do.
 
 Beside the program, `behaviour.json` may ask for: `fail` (a line after `Failed: `) and `code`, `after` (batches
 before that), `pause` (seconds before each batch), `deaf` (SIGTERM is not heard), `version`, `lose` (documents that
-a restore counts as failed), `junk` (bytes that are no archive are written, with exit code 0), and `pids` (a file
+a restore counts as failed), `forget` (documents of each run that it
+skips without a word), `junk` (bytes that are no archive are written, with exit code 0), and `pids` (a file
 that gets the process id).
 """
 
@@ -17,6 +18,7 @@ import argparse
 import gzip
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -67,7 +69,7 @@ def options(program: str, arguments: list[str]) -> argparse.Namespace:
         parser.add_argument("--drop", action="store_true")
         parser.add_argument("--stopOnError", action="store_true")
         parser.add_argument("--oplogReplay", action="store_true")
-        for name in ("--nsInclude", "--nsFrom", "--nsTo"):
+        for name in ("--nsInclude", "--nsExclude", "--nsFrom", "--nsTo"):
             parser.add_argument(name, action="append", default=[])
     return parser.parse_args(arguments)
 
@@ -177,15 +179,26 @@ def dump(client: MongoClient[Any], asked: argparse.Namespace) -> None:
     binary.flush()
 
 
-def meant(pattern: str) -> str:
-    if "*" in pattern.replace("\\*", ""):
-        fail(f"this stand-in takes no wildcard: {pattern}")
-    return pattern.replace("\\*", "*").replace("\\\\", "\\")
+def matcher(pattern: str) -> re.Pattern[str]:
+    """The tools' patterns: `*` is anything, a backslash takes the next character as it is (mongorestore/ns/ns.go)."""
+    parts = re.findall(r"\\(.)|([^\\])", pattern)
+    return re.compile(
+        "".join(re.escape(plain) if plain else "(.*)" if one == "*" else re.escape(one) for plain, one in parts)
+    )
+
+
+def renamed(namespace: str, asked: argparse.Namespace) -> Namespace:
+    for old, new in zip(asked.nsFrom, asked.nsTo, strict=True):
+        if found := matcher(old).fullmatch(namespace):
+            values = iter(found.groups())
+            namespace = re.sub(r"\\(.)|\*", lambda m: m[1] or next(values), new)  # noqa: B023 - used at once
+            break
+    database, _, collection = namespace.partition(".")
+    return Namespace(database, collection)
 
 
 def restore(client: MongoClient[Any], asked: argparse.Namespace) -> None:
-    included = {meant(pattern) for pattern in asked.nsInclude}
-    renamed = dict(zip(map(meant, asked.nsFrom), map(meant, asked.nsTo), strict=True))
+    included, excluded = ([matcher(one) for one in some] for some in (asked.nsInclude, asked.nsExclude))
     source: Any = sys.stdin.buffer
     if not asked.gzip and source.peek(2)[:2] == b"\x1f\x8b":
         fail("stream or file does not appear to be a mongodump archive")
@@ -194,19 +207,19 @@ def restore(client: MongoClient[Any], asked: argparse.Namespace) -> None:
     counts: dict[Namespace, int] = {}
     targets: dict[Namespace, Namespace] = {}
     for entry in prelude.entries:
-        if str(entry.namespace) not in included:
+        name = str(entry.namespace)
+        if not any(one.fullmatch(name) for one in included) or any(one.fullmatch(name) for one in excluded):
             continue
-        database, _, name = renamed.get(str(entry.namespace), str(entry.namespace)).partition(".")
-        target = Namespace(database, name)
+        target = renamed(name, asked)
         targets[entry.namespace] = target
         if asked.drop:
-            client[database].drop_collection(name)
-        client[database].command({"create": name, **decode(entry.metadata).options})
+            client[target.db].drop_collection(target.collection)
+        client[target.db].command({"create": target.collection, **decode(entry.metadata).options})
     for block in reader.blocks():
         if isinstance(block, Documents) and block.namespace in targets:
             steps.next()
             target = targets[block.namespace]
-            documents = [RawBSONDocument(one) for one in split(block.data)]
+            documents = [RawBSONDocument(one) for one in split(block.data)][BEHAVIOUR.get("forget", 0) :]
             client[target.db][target.collection].insert_many(documents, bypass_document_validation=True)
             counts[block.namespace] = counts.get(block.namespace, 0) + block.count
             count += block.count

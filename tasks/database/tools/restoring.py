@@ -1,0 +1,294 @@
+"""A restore by mongorestore: planned and checked as the native one, but done in place by the tool."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from tasks.database.connection import Client, open_database
+from tasks.database.foreign_writes import ForeignWrites, watch_for_others
+from tasks.database.manifest import load
+from tasks.database.restore.look import Survey, survey
+from tasks.database.restore.names import is_own
+from tasks.database.restore.patience import Patience
+from tasks.database.restore.plan import Action, RestorePlan, RestoreRequest, Safety, Verb
+from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
+from tasks.database.restore.work import Work
+from tasks.database.tools.address import Address, config, parse
+from tasks.database.tools.dumping import refuse_files
+from tasks.database.tools.expected import Expected, check, expected
+from tasks.database.tools.failure import Ended, explain, unfinished
+from tasks.database.tools.find import Tool
+from tasks.database.tools.job import Feed, Job
+from tasks.database.tools.options import restore_options
+from tasks.database.tools.told import Bar, Finished, Indexing, Summary, Told
+from tasks.domain.errors import BlockedError, StoppedError, UpgradeError, UsageError, before_any_change
+
+_GUARD_SECONDS = 0.5
+_PIECE = 4 * 1024 * 1024
+
+
+def restore_with_tool(
+    tool: Tool,
+    uri: SecretStr,
+    archive: Path,
+    request: RestoreRequest,
+    *,
+    guard: Callable[[], None] = lambda: None,
+    safety: Path | None = None,
+    progress: Callable[[RestoreProgress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> RestoreEvidence:
+    """Put the database back as `archive` has it, or what `request` selects of it, with `mongorestore --drop`.
+
+    The tool drops and fills each collection in its place, so `safety`, a proved backup of what is there now, is
+    needed as soon as anything would be replaced.  `guard` raises UpgradeError when the run may not go on; it is
+    asked before the start and about twice a second until the end, and the tool is ended when it does.
+    Afterwards every collection is compared with the archive by options, indexes, count and fingerprint.
+
+    Raises the plan's refusal, UsageError (a merge), BlockedError (no safety backup, an oplog to be applied)
+    and what the connection is before anything is changed; DriftError, StoppedError, TemporaryError, UnprovenError.
+    """
+    address = parse(uri.get_secret_value())
+    with before_any_change():
+        tool.refuse_old()
+        refuse_files(tool, address)
+        _refuse_merge(request)
+    with open_database(uri.get_secret_value()) as client:
+        with before_any_change():
+            found = survey(client, archive, request, safety, progress=_proving(archive, progress), stop=stop, now=now)
+            _refuse(found.plan)
+            _need_safety(found.plan, safety)
+            wanted = {found.data(action) for action in found.plan.loads}
+            hoped = expected(archive, wanted)
+            _refuse_oplog(hoped, request)
+            guard()
+        run = _Run(tool, address, client, found, guard, stop, progress, safety)
+        return run.restore(archive, hoped)
+
+
+class _Run:
+    """One run of mongorestore and what is done around it."""
+
+    def __init__(
+        self,
+        tool: Tool,
+        address: Address,
+        client: Client,
+        found: Survey,
+        guard: Callable[[], None],
+        stop: Callable[[], bool],
+        progress: Callable[[RestoreProgress], None],
+        safety: Path | None,
+    ) -> None:
+        self._tool, self._address, self._client = tool, address, client
+        self._found, self._plan = found, found.plan
+        self._guard, self._stop, self._progress = guard, stop, progress
+        self._safe = _safe(found.plan, safety)
+        self._bytes: dict[str, int] = {}
+        self._documents: dict[str, int] = {}
+        self._failures = 0
+        self._guarded = 0.0
+
+    def restore(self, archive: Path, hoped: Expected) -> RestoreEvidence:
+        """Run the tool, drop what an exact restore drops, compare."""
+        filled = [*self._plan.of(Verb.REPLACE), *self._plan.of(Verb.CREATE)]
+        dropped = self._plan.of(Verb.DROP)
+        try:
+            with watch_for_others(self._client, self._plan.database) as others:
+                others.own(*(action.target.collection for action in (*filled, *dropped)), data=True)
+                if filled:
+                    self._run(archive, filled, others)
+                work = Work(
+                    self._client, self._plan.database, guard=lambda: self._go_on(others), stop=self._stop,
+                    patience=Patience(self._client, stop=self._stop),
+                )  # fmt: skip
+                for action in dropped:
+                    self._say("drop", action.target.collection)
+                    work.drop(action.target.collection)
+                self._say("check", "")
+                notes = check(work, self._found, filled, hoped)
+                others.settle()
+        except UpgradeError as error:
+            raise error.with_safe(self._safe) from None
+        return RestoreEvidence(
+            database=self._plan.database,
+            archive=archive,
+            sha256=self._found.proof.sha256,
+            replaced=_names(self._plan.of(Verb.REPLACE)),
+            created=_names(self._plan.of(Verb.CREATE)),
+            dropped=_names(dropped),
+            left=_names(self._plan.of(Verb.LEAVE)),
+            documents=self._plan.documents,
+            bytes=self._plan.bytes,
+            notes=(*self._plan.sentences, *notes, *others.evidence()),
+        )
+
+    def _run(self, archive: Path, filled: list[Action], others: ForeignWrites) -> None:
+        hello = self._client.admin.command("hello")
+        command = [self._tool.program, *self._options(filled)]
+        with (
+            archive.open("rb") as file,
+            Job(
+                command,
+                config=config(self._address, set_name=str(hello.get("setName", ""))),
+                ssh=self._tool.ssh,
+                feed=Feed(file, self._found.proof.size),
+                tick=lambda: self._tick(others),
+                hear=self._hear,
+                output=False,
+            ) as job,
+        ):
+            code = job.finish()
+            ended = Ended(
+                self._tool.program, code, list(job.lines), self._address.hosts, self._tool.ssh, self._address.secrets
+            )
+        if code:
+            raise explain(ended, safe=self._safe)
+        if self._failures:
+            raise unfinished(ended, self._failures, safe=self._safe)
+
+    def _options(self, filled: list[Action]) -> list[str]:
+        source = self._plan.source_database
+        names = [(a.source.collection, a.target.collection) for a in filled if a.source]
+        series = [f"system.buckets.{a.source.collection}" for a in filled if a.source and a.kind == "timeseries"]
+        held = {
+            record.collection
+            for record in self._found.proof.namespaces
+            if record.db == source and not is_own(record.collection)
+        }
+        return restore_options(
+            [*names, *((name, name) for name in series)],
+            source=source,
+            target=self._plan.database,
+            gzip=self._found.proof.gzip,
+            everything=held == {old for old, _ in names} and all(old == new for old, new in names),
+        )
+
+    def _tick(self, others: ForeignWrites) -> None:
+        if self._stop():
+            raise StoppedError("The restore was stopped.", observed="mongorestore was ended.", safe=self._safe)
+        if time.monotonic() - self._guarded >= _GUARD_SECONDS:
+            self._go_on(others)
+            self._guarded = time.monotonic()
+
+    def _go_on(self, others: ForeignWrites) -> None:
+        self._guard()
+        others.check()
+
+    def _hear(self, told: Told) -> None:
+        match told:
+            case Bar(name, done, _):
+                self._bytes[name] = done
+                self._say("load", name)
+            case Finished(name, documents, failures):
+                self._documents[name] = documents
+                self._failures += failures
+                self._say("load", name)
+            case Indexing(name):
+                self._say("index", name)
+            case Summary(_, failures):
+                self._failures = max(self._failures, failures)
+            case _:
+                pass
+
+    def _say(self, phase: str, name: str) -> None:
+        self._progress(
+            RestoreProgress(
+                phase,  # type: ignore[arg-type]  # one of the phases
+                name.removeprefix(f"{self._plan.database}."),
+                len(self._documents),
+                len(self._plan.loads),
+                sum(self._documents.values()),
+                min(sum(self._bytes.values()), self._plan.bytes),
+                self._plan.bytes,
+            )
+        )
+
+
+def _refuse_merge(request: RestoreRequest) -> None:
+    if request.merge is not None:
+        raise UsageError(
+            "mongorestore cannot merge.",
+            observed="It either replaces a collection or leaves every document that is there.",
+            next="Use --engine native for a merge.",
+        )
+    if any("$" in name for name in request.rename):
+        raise UsageError(
+            "mongorestore cannot rename a collection with a dollar sign in its name.",
+            next="Use --engine native.",
+        )
+
+
+def _refuse(plan: RestorePlan) -> None:
+    """Raise the plan's refusal, except one that only the native engine has."""
+    if plan.refused is not None and not getattr(plan.refused, "native_only", False):
+        raise plan.refused.error()
+
+
+def _refuse_oplog(hoped: Expected, request: RestoreRequest) -> None:
+    """mongorestore applies an oplog only where it restores a whole server (mongorestore.go, ParseAndValidateOptions)."""
+    if request.source in hoped.oplog_of:
+        raise BlockedError(
+            "mongorestore cannot apply the archive's oplog to one database.",
+            observed=f"The oplog in the archive changes {request.source}: without it the restore is not one point in time.",
+            next="Restore with --engine native, which applies it.",
+        )
+
+
+def _need_safety(plan: RestorePlan, path: Path | None) -> None:
+    """Raises BlockedError where something would be replaced that no proved backup holds."""
+    at_risk = {
+        action.target.collection: action.documents_now
+        for action in plan.actions
+        if action.verb in {Verb.REPLACE, Verb.DROP} and action.kind_now
+    }
+    if not at_risk:
+        return
+    happened = f"mongorestore would replace {len(at_risk)} collections of {plan.database} in place."
+    next_ = "Take a backup of the database as it is now and let it be proved, or use --engine native."
+    if path is None:
+        raise BlockedError(happened, observed="There is no backup of what is there now.", next=next_)
+    held = Safety.of(load(path), plan.database, path.name, _digest(path))
+    if held.problem:
+        raise BlockedError(
+            happened, observed=f"The backup {held.name} cannot be relied on: {held.problem}.", next=next_
+        )
+    missing = [name for name, count in at_risk.items() if held.holds.get(name) != count]
+    if missing:
+        raise BlockedError(
+            happened,
+            observed=f"The backup {held.name} does not hold these as they are now: {', '.join(missing)}.",
+            next=next_,
+        )
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _safe(plan: RestorePlan, safety: Path | None) -> str:
+    kept = f" What was there is in the backup {safety}." if safety else " Nothing of it was there before."
+    return (
+        f"mongorestore works in place: collections of {plan.database} may be missing or hold a part of their "
+        f"documents now.{kept} Start nothing on this database before it is restored again."
+    )
+
+
+def _names(actions: tuple[Action, ...]) -> tuple[str, ...]:
+    return tuple(action.target.collection for action in actions)
+
+
+def _proving(archive: Path, progress: Callable[[RestoreProgress], None]) -> Callable[[int, int], None]:
+    return lambda done, total: progress(RestoreProgress("prove", archive.name, 0, 0, 0, done, total))
