@@ -12,8 +12,9 @@ import bson
 from tasks.database.archive.format import CollectionEntry, Namespace, split
 from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import EXACT, CollectionMetadata, decode
-from tasks.database.archive.reader import ArchiveReader
+from tasks.database.archive.reader import ArchiveReader, Documents
 from tasks.database.connection import Client
+from tasks.database.kinship import IdSampler, Kinship, look_up
 from tasks.database.listing import batches
 from tasks.database.manifest import Manifest, load
 from tasks.database.proof import Proof, prove
@@ -101,7 +102,13 @@ def survey(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Survey:
     """The plan with all that a restore needs to carry it out."""
-    proof = prove(archive, progress=progress, stop=stop, now=now)
+    sampler = IdSampler()
+
+    def seen(run: Documents) -> None:
+        if run.namespace.db == request.source:
+            sampler.add(run.namespace.collection, run.data)
+
+    proof = prove(archive, progress=progress, stop=stop, now=now, seen=seen)
     manifest = load(archive)
     entries = announced(archive)
     definitions = {number: _definition(entry) for number, entry in enumerate(entries)}
@@ -115,9 +122,11 @@ def survey(
     run = run_of(proof.sha256)
     state = read_state(client, request.database, run) if run in runs_in(own) else None
     going_on = state is not None and state.phase == "swapping" and state.is_of(request)
+    strangers, kinship = _stranger(client, request, definitions, archived, sampler, going_on=going_on)
     found = [
         *_unfit_server(client),
         *_unfinished(client, request, own, run, state),
+        *strangers,
         *_unfit_time_series(client, archived, proof, request),
         *([] if going_on else _no_room(client, archived, request)),
     ]
@@ -131,7 +140,7 @@ def survey(
         found=found,
         under_way=frozenset(request.rename.values()) if going_on else frozenset(),
     )
-    plan = plan.model_copy(update={"sentences": (*plan.sentences, *_told(own, run, state), *proof.unproven)})
+    plan = plan.model_copy(update={"sentences": (*plan.sentences, *kinship, *_told(own, run, state), *proof.unproven)})
     return Survey(plan, proof, manifest, definitions, state, own)
 
 
@@ -238,6 +247,37 @@ def _half_done(state: State, database: str, which: str) -> Refusal:
     )
 
 
+def _stranger(
+    client: Client,
+    request: RestoreRequest,
+    definitions: dict[int, CollectionMetadata],
+    archived: list[Archived],
+    sampler: IdSampler,
+    *,
+    going_on: bool,
+) -> tuple[list[Refusal], list[str]]:
+    """Whether the archive is of another installation; what an interrupted restore brought is no witness."""
+    if going_on:
+        return [], []
+    uuids = {
+        one.namespace.collection: definitions[one.number].uuid
+        for one in archived
+        if one.namespace.db == request.source and one.kind == "collection"
+    }
+    judged = look_up(client, request.database, sampler.ids, uuids)
+    if judged.kinship is not Kinship.OTHER:
+        return [], []
+    if request.other_installation:
+        return [], [f"The archive is of another installation. {judged.reason}"]
+    refusal = Refusal(
+        kind="blocked",
+        happened=f"The archive seems to be of another installation than the database {request.database}.",
+        observed=judged.reason,
+        next="Name this installation's archive; if this one is meant, say so with --from-other-installation.",
+    )
+    return [refusal], []
+
+
 def _unfit_time_series(
     client: Client, archived: list[Archived], proof: Proof, request: RestoreRequest
 ) -> Iterator[Refusal]:
@@ -253,6 +293,7 @@ def _unfit_time_series(
             happened=f"Time series cannot be restored natively here: {', '.join(s.namespace.collection for s in series)}.",
             observed=f"Server {version}; archive of server {proof.server_version}.",
             next="Restore with the engine mongodump, or exclude them.",
+            native_only=True,
         )
 
 
@@ -273,6 +314,7 @@ def _no_room(client: Client, archived: list[Archived], request: RestoreRequest) 
             observed=f"Free: {round(total - used):,} bytes. Needed beside what is there, estimated from "
             f"{documents:,} bytes of documents: {round(documents * ratio):,}.",
             next="Free some space on the database server's disk.",
+            native_only=True,
         )
 
 

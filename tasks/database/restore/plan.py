@@ -103,7 +103,8 @@ class Action(BaseModel):
 class Refusal(BaseModel):
     """Why a restore is not begun, in the parts of an error.
 
-    `needs_safety`: a proved backup of what is there now is all that is missing.
+    `needs_safety`: a proved backup of what is there now is all that is missing.  `native_only`: another engine
+    may well do it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -113,6 +114,7 @@ class Refusal(BaseModel):
     observed: str = ""
     next: str = ""
     needs_safety: bool = False
+    native_only: bool = False
 
     def error(self) -> UpgradeError:
         """The error to raise; nothing was changed."""
@@ -217,6 +219,7 @@ def make_restore_plan(
             Action(verb=verb, target=Namespace(request.database, one.name), kind=one.kind, kind_now=one.kind,
                    documents_now=one.documents)
         )  # fmt: skip
+    world = list(found)
     refusals = [
         *_unfit_names(request),
         *_unfit_request(request),
@@ -224,8 +227,9 @@ def make_restore_plan(
         *_unfit_selection(mine, chosen, request),
         *_unfit_targets(actions, now, request, under_way),
         *_unfit_merge(chosen, actions, request),
-        *found,
+        *[one for one in world if not one.native_only],
         *_unfit_exact(actions, manifest, request, safety),
+        *[one for one in world if one.native_only],
     ]
     extras = [one.name for one in others if one.name not in then]
     return RestorePlan(

@@ -42,10 +42,11 @@ def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Tel
         teller.say("check", action.target.collection)
         checked[action.number] = _check(work, copies[survey.data(action)], action)
     if missing:
-        replay(work, archive, survey, missing, checked)
+        checked = replay(work, archive, survey, missing, checked, teller)
     for action in missing:
         teller.say("index", action.target.collection)
-        name, definition = copy_name(survey.run, action.number), survey.definitions[action.number]
+        name = copy_name(survey.run, action.number)
+        definition = checked[action.number].defined(survey.definitions[action.number])
         work.build_indexes(name, definition)
         work.settle(name, definition)
         state = state.with_ready(action.number, checked[action.number])
@@ -71,7 +72,7 @@ def _kept(work: Work, survey: Survey, state: State, action: Action) -> bool:
     ready = state.ready.get(str(action.number))
     if ready is None:
         return False
-    name, definition = copy_name(survey.run, action.number), survey.definitions[action.number]
+    name, definition = copy_name(survey.run, action.number), ready.defined(survey.definitions[action.number])
     info = work.info(name)
     if info is None or work.differences(name, definition, info):
         return False

@@ -1,23 +1,25 @@
 """A restore from its beginning to its end."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pymongo.errors import PyMongoError
 
 from tasks.database.connection import Client, explain
+from tasks.database.foreign_writes import ForeignWrites, watch_for_others
 from tasks.database.restore.look import Survey, survey
 from tasks.database.restore.names import state_name
 from tasks.database.restore.patience import PATIENCE, Patience, hosts_of
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.prepare import prepare
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
+from tasks.database.restore.resume import go_on
 from tasks.database.restore.state import State
 from tasks.database.restore.swap import swap
 from tasks.database.restore.teller import Teller
-from tasks.database.restore.work import Own, Work, nobody
+from tasks.database.restore.work import Work
 from tasks.domain.errors import NOTHING_CHANGED, UpgradeError
 
 __all__ = ["RestoreEvidence", "RestoreProgress", "RestoreRequest", "restore"]
@@ -31,6 +33,7 @@ _HALF = (
     "waits checked in a collection called apinizer-restore.…: restoring the same archive again with the same "
     "options goes on from there. Start nothing on this database before that."
 )
+_ALL = "All collections are as the archive has them, but for what was written after that."
 
 
 def restore(
@@ -44,7 +47,7 @@ def restore(
     stop: Callable[[], bool] = lambda: False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     patience: float = PATIENCE,
-    own: Own = nobody,
+    watch_others: bool = True,
 ) -> RestoreEvidence:
     """Put the database back as `archive` has it, or what `request` selects of it.
 
@@ -54,45 +57,69 @@ def restore(
 
     `guard` raises UpgradeError when the run may not go on; it is asked before every command that changes
     something, from several threads but by one at a time.  `safety` is the backup of what is there now, which an
-    exact restore needs.  `own` is told which live collections this run changes, for one who watches for the writes
-    of others.  `stop` is asked at every run of 1 MiB and between collections.  `patience` is how many
-    seconds the server may be away in one go.
+    exact restore needs.  With `watch_others` a write of anybody else to the database ends it.  `stop` is asked at
+    every run of 1 MiB and between collections.  `patience` is how many seconds the server may be away in one go.
 
     Raises the plan's refusal and what `prove` raises before anything is changed; UnprovenError when a copy is not
     what the archive holds; TemporaryError when the server stays away; StoppedError.
     """
-    work = Work(
-        client,
-        request.database,
-        guard=guard,
-        stop=stop,
-        patience=Patience(client, stop=stop, seconds=patience),
-        own=own,
-    )
-    with _safe(client, NOTHING_CHANGED):
+    with _safe(client, NOTHING_CHANGED), ExitStack() as stack:
         found = survey(client, archive, request, safety, progress=_proving(archive, progress), stop=stop, now=now)
         if found.plan.refusal is not None:
             raise found.plan.refusal
-    teller = Teller(found, progress)
-    state = found.state
-    if state is None or state.phase == "loading":
-        with _safe(client, _NOT_REPLACED):
-            state = _begin(work, found, request)
-            state = prepare(work, archive, found, state, teller)
-            state = state.model_copy(update={"phase": "swapping", "plan": found.plan})
-            work.keep(state)
-    plan = state.plan or found.plan
-    with _safe(client, _HALF):
-        swap(work, found, plan, state, teller)
-        work.drop(state_name(found.run))
+        others = stack.enter_context(watch_for_others(client, request.database)) if watch_others else None
+        kept = stack.pop_all()
+    with kept:
+        work = Work(
+            client, request.database, guard=_both(guard, others), stop=stop, own=others.own if others else _nobody,
+            patience=Patience(client, stop=stop, seconds=patience),
+        )  # fmt: skip
+        plan = _restore(work, archive, request, found, Teller(found, progress))
+        if others:
+            with _safe(client, _ALL):
+                others.settle()
+            work.notes += others.evidence()
     if work.problems:
         raise work.problems[0]
     return _evidence(work, archive, found, plan)
 
 
-def _begin(work: Work, found: Survey, request: RestoreRequest) -> State:
+def _restore(work: Work, archive: Path, request: RestoreRequest, found: Survey, teller: Teller) -> RestorePlan:
+    """Both halves, or what an earlier run left of them; gives the plan that was carried out."""
+    state = found.state
+    if state is not None and state.phase == "swapping":
+        with _safe(work.client, _HALF):
+            state = go_on(work, found, state, teller)
+    changed = _HALF if found.state and found.state.phase == "swapping" else _NOT_REPLACED
+    if state is None or state.phase == "loading":
+        with _safe(work.client, changed):
+            state = _begin(work, found, request, state)
+            state = prepare(work, archive, found, state, teller)
+            state = state.model_copy(update={"phase": "swapping", "plan": found.plan})
+            work.keep(state)
+    plan = state.plan or found.plan
+    with _safe(work.client, _HALF):
+        swap(work, found, plan, state, teller)
+        work.drop(state_name(found.run))
+    return plan
+
+
+def _both(guard: Callable[[], None], others: ForeignWrites | None) -> Callable[[], None]:
+    def asked() -> None:
+        guard()
+        if others is not None:
+            others.check()
+
+    return asked
+
+
+def _nobody(*_collections: str, data: bool = False) -> None:
+    """Nobody watches."""
+
+
+def _begin(work: Work, found: Survey, request: RestoreRequest, left: State | None) -> State:
     """The state of a new run; copies that an earlier run of the same archive checked stay good."""
-    before = found.state.ready if found.state else {}
+    before = left.ready if left else {}
     state = State(sha256=found.proof.sha256, archive=found.plan.archive, request=request, ready=before)
     work.keep(state)
     return state

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pymongo.collection import Collection
 from pymongo.write_concern import WriteConcern
 
+from tasks.database.archive.metadata import CollectionMetadata, decode
 from tasks.database.connection import Client
 from tasks.database.restore.names import owner, run_of, state_name
 from tasks.database.restore.plan import RestorePlan, RestoreRequest
@@ -14,12 +15,20 @@ _ID = "restore"
 
 
 class Ready(BaseModel):
-    """A copy that was loaded and checked: its documents then, and their fingerprint."""
+    """A copy that was loaded and checked: its documents then, and their fingerprint.
+
+    `definition` is its metadata as an archive has it, where the archive's oplog changed that; else empty.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     documents: int
     fingerprint: str
+    definition: str = ""
+
+    def defined(self, announced: CollectionMetadata) -> CollectionMetadata:
+        """The definition that the collection is to have."""
+        return decode(self.definition) if self.definition else announced
 
 
 class State(BaseModel):

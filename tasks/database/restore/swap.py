@@ -9,14 +9,16 @@ is only a definition.  Every step first looks whether it is done, so a run that 
 from contextlib import closing
 from typing import Any
 
+from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.fingerprint import Fingerprint, read_content
 from tasks.database.listing import batches
-from tasks.database.restore.definition import expires, mendable, option_differences
+from tasks.database.restore.definition import mendable, option_differences
 from tasks.database.restore.load import Copy, insert
 from tasks.database.restore.look import Survey, kind_of
 from tasks.database.restore.merging import merge
 from tasks.database.restore.names import aside_name, copy_name, probe_name
 from tasks.database.restore.plan import Action, RestorePlan, Verb
+from tasks.database.restore.resume import is_as_checked
 from tasks.database.restore.state import State
 from tasks.database.restore.teller import Teller
 from tasks.database.restore.work import Work, data_name
@@ -31,6 +33,8 @@ def swap(work: Work, survey: Survey, plan: RestorePlan, state: State, teller: Te
     by_rename = _renames_keep_options(work, survey, plan)
     work.own(*(action.target.collection for action in plan.actions if action.verb is not Verb.LEAVE))
     for action in plan.loads:
+        if action.number in state.done:
+            continue
         work.stop_if_asked()
         merging = action.verb is Verb.MERGE
         teller.say("merge" if merging else "rename", action.target.collection)
@@ -40,9 +44,8 @@ def swap(work: Work, survey: Survey, plan: RestorePlan, state: State, teller: Te
                 merge(work, copy_name(survey.run, action.number), action.target.collection, rule)
         else:
             _place(work, survey, action, state, by_rename=by_rename, teller=teller)
-        if action.number not in state.done:
-            state = state.with_done(action.number)
-            work.keep(state)
+        state = state.with_done(action.number)
+        work.keep(state)
     for action in plan.actions:
         if action.kind == "view" and action.verb in {Verb.REPLACE, Verb.CREATE}:
             work.stop_if_asked()
@@ -57,43 +60,34 @@ def swap(work: Work, survey: Survey, plan: RestorePlan, state: State, teller: Te
 
 def _place(work: Work, survey: Survey, action: Action, state: State, *, by_rename: bool, teller: Teller) -> None:
     target, copy = action.target.collection, copy_name(survey.run, action.number)
-    definition = survey.definitions[action.number]
+    definition = _definition(survey, action, state)
     if work.info(copy) is None:
-        if action.number not in state.done:
-            _see_that_it_is_there(work, survey, action, state)
+        _see_that_it_is_there(work, survey, action, state)
     elif action.kind == "collection" and target != _SYSTEM_JS and (by_rename or mendable(definition.options)):
         there = work.info(target)
         # A server renames nothing over a view or a time series.
         if there is not None and kind_of(there) != "collection":
             work.drop(target)
-        work.rename(copy, target)
+        if not work.rename(copy, target):
+            _see_that_it_is_there(work, survey, action, state)
     else:
-        _make_in_place(work, survey, action, teller)
+        _make_in_place(work, survey, action, definition, teller)
     work.settle(target, definition)
 
 
 def _see_that_it_is_there(work: Work, survey: Survey, action: Action, state: State) -> None:
-    """A run ended between the rename and its note of it, or somebody dropped the copy: the content tells."""
-    target = action.target.collection
-    ready = state.ready[str(action.number)]
-    found = work.patience(
-        lambda: read_content(work.client, work.database, data_name(target, action.kind), stop=work.stop)
-    )
-    if found.value == ready.fingerprint or (
-        expires(survey.definitions[action.number]) and found.documents < ready.documents
-    ):
-        return
-    raise UnprovenError(
-        f"{target} is not what the archive holds, and its checked copy is gone.",
-        observed=f"{ready.documents:,} documents were checked, {found.documents:,} are there.",
-        next=f"Drop the collection {work.state_of(state)} and restore again from the beginning.",
-    )
+    """The rename was asked for by a run that died, or somebody dropped the copy: the content tells."""
+    if not is_as_checked(work, survey, state, action):
+        raise UnprovenError(
+            f"{action.target.collection} is not what the archive holds, and its checked copy is gone.",
+            observed=f"{state.ready[str(action.number)].documents:,} documents were checked.",
+            next="See who else writes to the database; then restore again.",
+        )
 
 
-def _make_in_place(work: Work, survey: Survey, action: Action, teller: Teller) -> None:
+def _make_in_place(work: Work, survey: Survey, action: Action, definition: CollectionMetadata, teller: Teller) -> None:
     """Make the collection anew under its own name, from its copy, which goes last."""
     target, copy = action.target.collection, copy_name(survey.run, action.number)
-    definition = survey.definitions[action.number]
     into = data_name(target, action.kind)
     work.own(target, into, data=True)
 
@@ -147,6 +141,10 @@ def _view(work: Work, survey: Survey, action: Action) -> None:
     work.settle(target, definition)
     if work.info(aside) is not None:
         work.drop(aside)
+
+
+def _definition(survey: Survey, action: Action, state: State) -> CollectionMetadata:
+    return state.ready[str(action.number)].defined(survey.definitions[action.number])
 
 
 def _renames_keep_options(work: Work, survey: Survey, plan: RestorePlan) -> bool:

@@ -1,8 +1,9 @@
 """What every step of a restore needs: the database, the questions it asks, and the few commands it sends."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo.collection import Collection
@@ -29,24 +30,14 @@ BUCKETS = "system.buckets."
 
 _MAJORITY = {"w": "majority"}
 _NAMESPACE_NOT_FOUND = 26
-
-
-class Own(Protocol):
-    """Told before live collections are dropped, renamed, made or changed; with `data`, also written."""
-
-    def __call__(self, *collections: str, data: bool = False) -> None:
-        """`collections` are names in the database."""
-
-
-def nobody(*_collections: str, data: bool = False) -> None:
-    """Nobody watches."""
+_LOOKS_AGAIN = (0.1, 0.4, 1.5)  # Seconds.
 
 
 class Work:
     """One database being restored.
 
     `guard` is asked before every command that changes something, by one thread at a time; `stop` at boundaries
-    that are safe.  `notes` gathers what came back otherwise than it was, `problems` what to
+    that are safe.  `own` is told which live collections are changed.  `notes` gathers what came back otherwise than it was, `problems` what to
     end with when all else is done.
     """
 
@@ -58,7 +49,7 @@ class Work:
         guard: Callable[[], None],
         stop: Callable[[], bool],
         patience: Patience,
-        own: Own = nobody,
+        own: Callable[..., None] = lambda *_collections, **_: None,
     ) -> None:
         self.client, self.database = client, database
         self.stop, self.patience = stop, patience
@@ -116,23 +107,21 @@ class Work:
         self.guard()
         self.patience(once)
 
-    def rename(self, old: str, new: str) -> None:
-        """Give `old` the name `new`, in whose place it comes in one step."""
+    def rename(self, old: str, new: str) -> bool:
+        """Give `old` the name `new`, in whose place it comes in one step.  False where `old` is gone."""
 
-        def once() -> None:
-            if next(listed(self.client, self.database, old), None) is None:
-                return  # The answer to the first try was lost.
-            self.client.admin.command(
-                {
-                    "renameCollection": f"{self.database}.{old}",
-                    "to": f"{self.database}.{new}",
-                    "dropTarget": True,
-                    "writeConcern": _MAJORITY,
-                }
-            )
+        def once() -> bool:
+            command = {"renameCollection": f"{self.database}.{old}", "to": f"{self.database}.{new}", "dropTarget": True}
+            try:
+                self.client.admin.command({**command, "writeConcern": _MAJORITY})
+            except OperationFailure as problem:
+                if problem.code != _NAMESPACE_NOT_FOUND:
+                    raise
+                return False  # It was renamed: the answer was lost, or a run that died had asked for it.
+            return True
 
         self.guard()
-        self.patience(once)
+        return self.patience(once)
 
     def build_indexes(self, name: str, definition: CollectionMetadata) -> None:
         """Build the indexes of `definition`, however long the server takes."""
@@ -171,6 +160,11 @@ class Work:
         info = self.info(name)
         if info is not None and (fields := mending(definition.options, info.get("options", {}))):
             self.command({"collMod": name, **fields})
+            info = self.info(name)
+        for wait in _LOOKS_AGAIN:
+            if not self.differences(name, definition, info):
+                return
+            time.sleep(wait)  # What a run that died had asked for last may still be at work in the server.
             info = self.info(name)
         if odd := self.differences(name, definition, info):
             raise UnprovenError(

@@ -5,44 +5,8 @@ from typing import Any
 
 import bson
 import pytest
-from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
-from pymongo import MongoClient
 
-from tasks.database.archive.metadata import EXACT
-from tasks.database.connection import open_database
-from tasks.database.dump import dump
-from tasks.database.restore.plan import RestoreRequest
-from tasks.database.restore.run import RestoreEvidence, restore
-
-Client = MongoClient[dict[str, Any]]
-DB = "apinizerdb"
-
-
-def picture(client: Client, database: str = DB) -> dict[str, Any]:
-    """All that a database is: options, indexes and documents of each collection, as bytes."""
-    found = {}
-    for info in client[database].list_collections():
-        name = info["name"]
-        if name == "system.views":
-            continue
-        indexes, documents = [], []
-        if info["type"] != "view":
-            collection = client[database].get_collection(name, codec_options=EXACT)
-            indexes = sorted(bson.encode(index) for index in collection.list_indexes())
-            raw = client[database].get_collection(name, codec_options=DEFAULT_RAW_BSON_OPTIONS)
-            documents = [bytes(document.raw) for document in raw.find()]
-        found[name] = (info["type"], bson.encode(info.get("options", {})), indexes, documents)
-    return found
-
-
-def backup(uri: str, directory: Path, **options: Any) -> Path:
-    with open_database(uri) as client:
-        return dump(client, DB, directory, apinizer_version="2025.04.3", **options).archive
-
-
-def put_back(uri: str, archive: Path, request: RestoreRequest | None = None, **options: Any) -> RestoreEvidence:
-    with open_database(uri) as client:
-        return restore(client, archive, request or RestoreRequest(database=DB), **options)
+from tests.tasks.database.restore.world import DB, Client, backup, picture, put_back
 
 
 @pytest.fixture
