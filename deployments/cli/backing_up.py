@@ -10,11 +10,11 @@ from blocks.settings import InstallationSettings
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.options import Format
+from deployments.cli.outcome import unwritten
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table
 from tasks.database.catalogue import Backup, backups
 from tasks.database.order import FOLDER
-from tasks.domain.errors import UpgradeError
 
 MEGABYTE = 1_000_000
 
@@ -32,11 +32,10 @@ def backup(settings: InstallationSettings, version: str, output: Format, *, gzip
             _print(result, output)
             sys.stdout.flush()
         except OSError as error:
-            raise UpgradeError(
-                "The result could not be written to the output.",
-                observed=error.strerror or type(error).__name__,
-                safe=f"The backup is complete and proved: {result['archive']} on {result['host']}.",
-                next="apinizer-upgrade backups shows it.",
+            raise unwritten(
+                error,
+                f"The backup is complete and proved: {result['archive']} on {result['host']}.",
+                "apinizer-upgrade backups shows it.",
             ) from None
 
 

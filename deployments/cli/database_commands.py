@@ -51,11 +51,29 @@ def backups(config: opt.Config = None, backup_dir: opt.BackupDir = "", output: o
     backing_up.list_backups(opt.settings(config, "", "", None, backup_dir=backup_dir), output)
 
 
-def verify(archive: db.Archive, output: opt.Output = opt.Format.TEXT) -> None:
-    """Read an archive whole: structure, every checksum, every count of its manifest, every index definition."""
+def verify(
+    archive: db.Archive,
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    uri: db.Uri = "",
+    uri_file: db.UriFile = None,
+    scratch_uri: db.ScratchUri = "",
+    scratch_database: db.ScratchDatabase = "",
+    output: opt.Output = opt.Format.TEXT,
+) -> None:
+    """Read an archive whole: structure, every checksum, every count of its manifest, every index definition.
+
+    With --scratch-uri or --scratch-database it is restored there on trial as well, and every collection compared.
+    """
     from deployments.cli import verifying
 
-    verifying.verify(archive, output)
+    if not scratch_uri and not scratch_database:
+        verifying.verify(archive, output)
+        return
+    settings = db.with_address(opt.settings(config, kubeconfig, context, namespace), uri, uri_file, "")
+    verifying.rehearse(archive, db.with_scratch(settings, scratch_uri), scratch_database, output)
 
 
 def restore(

@@ -13,6 +13,7 @@ from blocks.settings import InstallationSettings, installation_of
 from tasks.domain.errors import UsageError
 
 URI_VARIABLE = "APINIZER_UPGRADE_URI"
+SCRATCH_VARIABLE = "APINIZER_UPGRADE_SCRATCH_URI"
 
 
 class EngineChoice(StrEnum):
@@ -110,6 +111,23 @@ NoSafetyBackup = Annotated[
 NoCluster = Annotated[
     bool, typer.Option("--no-cluster", help="Do not ask the cluster whether a manager runs: see to it yourself.")
 ]
+ScratchUri = Annotated[
+    str,
+    typer.Option(
+        "--scratch-uri",
+        metavar="URI",
+        envvar=SCRATCH_VARIABLE,
+        help="Restore it on trial on this second server, or - for standard input; compared there, and dropped again.",
+    ),
+]
+ScratchDatabase = Annotated[
+    str,
+    typer.Option(
+        "--scratch-database",
+        metavar="NAME",
+        help="Restore it on trial into this new database (apinizer_rehearsal); beside the Apinizer one without --scratch-uri.",
+    ),
+]
 Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The backup's .archive file.")]
 
 
@@ -135,22 +153,37 @@ def names_server(uri: str, uri_file: Path | None) -> bool:
     return bool(uri or uri_file or os.environ.get(URI_VARIABLE))
 
 
+def with_scratch(settings: InstallationSettings, scratch_uri: str) -> InstallationSettings:
+    """The settings with the second server that an option or its variable names."""
+    if not scratch_uri:
+        return settings
+    content: dict[str, object] = settings.model_dump(mode="python")
+    address = spoken(scratch_uri, "--scratch-uri", SCRATCH_VARIABLE)
+    content["backup"] = {**settings.backup.model_dump(mode="python"), "second_server": address}
+    return installation_of(content, source="given by options")
+
+
 def _given(uri: str, uri_file: Path | None) -> str:
     if uri and uri_file:
         raise UsageError("--uri and --uri-file both name the database.", next="Give one of the two.")
-    if uri == "-":
-        return _required(sys.stdin.readline().strip(), "Standard input held no address.")
     if uri:
-        if _has_password(uri):
-            print(
-                "Note: a password in --uri is seen by whoever lists the processes of this machine; "
-                f"--uri-file, --uri - or ${URI_VARIABLE} keep it out of sight.",
-                file=sys.stderr,
-            )
-        return uri
+        return spoken(uri, "--uri", URI_VARIABLE)
     if uri_file:
         return _required(_read(uri_file), f"{uri_file} is empty.")
     return os.environ.get(URI_VARIABLE, "")
+
+
+def spoken(uri: str, option: str, variable: str) -> str:
+    """An address as an option gives it: - is standard input; a password in sight is told."""
+    if uri == "-":
+        return _required(sys.stdin.readline().strip(), "Standard input held no address.")
+    if _has_password(uri) and os.environ.get(variable) != uri:
+        print(
+            f"Note: a password in {option} is seen by whoever lists the processes of this machine; "
+            f"{option} - or ${variable} keep it out of sight.",
+            file=sys.stderr,
+        )
+    return uri
 
 
 def _has_password(uri: str) -> bool:

@@ -18,8 +18,8 @@ class Farewell:
     what the run did is known: `complete` says it where nothing stopped it.  Exit code 0 where the run was complete, 1 where it was not.
     """
 
-    def __init__(self, complete: str, seconds: float = SECONDS) -> None:
-        self._complete, self._seconds = complete, seconds
+    def __init__(self, complete: str) -> None:
+        self._complete, self._seconds = complete, SECONDS
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 usage (an option or a file is wrong), 3 blocked 
 Importing this module imports neither Prefect nor a client library, so that --help answers at once.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import typer
 
 from deployments.cli import database_commands
 from deployments.cli import options as opt
-from deployments.cli.outcome import DocumentedError, defect, tell_failure, usage_error
+from deployments.cli.outcome import DocumentedError, defect, tell_failure, unwritten, usage_error
 from tasks.domain.errors import UpgradeError, UsageError
 
 EXIT_INTERRUPTED = 130
@@ -167,8 +168,11 @@ def run() -> None:
     code = exit_code_of(app, sys.argv[1:])
     try:
         sys.stdout.flush()
-    except OSError:  # nobody reads any more: the interpreter's own flush at the end would complain once more
+    except OSError as error:
+        # The interpreter's own flush at the end would complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # else nobody reads any more, and nobody misses it
+            code = code or tell_failure(unwritten(error), [])
     sys.exit(code)
 
 
@@ -184,6 +188,10 @@ def exit_code_of(application: Callable[..., Any], arguments: list[str]) -> int:
         return _interrupted()
     except BrokenPipeError:
         return 128 + signal.SIGPIPE  # as any command whose reader has gone
+    except OSError as error:
+        # Files are written by engines, which have errors of their own: this is the output.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+        return tell_failure(unwritten(error) if full else defect(error), [] if full else arguments)
     except Exception as error:
         if type(error).__name__ == "Abort":
             return _interrupted()

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tasks.domain.errors import UpgradeError, UsageError
@@ -23,7 +24,7 @@ class DocumentedError(Exception):
 def wants_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Whether the output is to be JSON, read from the bare arguments: the parser itself may have failed.  Pure."""
     value = environment.get(OUTPUT_VARIABLE, "")
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if argument in ("-o", "--output"):
             value = following
         elif argument.startswith("--output="):
@@ -36,7 +37,9 @@ def wants_json(arguments: Sequence[str], environment: Mapping[str, str]) -> bool
 def tell_failure(error: UpgradeError, arguments: Sequence[str], document: Mapping[str, Any] | None = None) -> int:
     """Tell it where it belongs; the exit code."""
     if wants_json(arguments, os.environ):
-        print(json.dumps({**(document or {}), "error": error.as_json(), "exit_code": error.exit_code}, indent=2))
+        with suppress(OSError):  # an output that takes nothing: the other one still does
+            document = {**(document or {}), "error": error.as_json(), "exit_code": error.exit_code}
+            print(json.dumps(document, indent=2), flush=True)
     print(f"{'Blocked' if error.exit_code == 3 else 'Error'}: {error}", file=sys.stderr)
     return error.exit_code
 
@@ -49,6 +52,16 @@ def usage_error(error: Exception) -> UsageError | None:
     command = getattr(getattr(error, "ctx", None), "command_path", None) or "apinizer-upgrade"
     return UsageError(
         str(told()).replace("\n", " "), observed="The command line was not understood.", next=f"Ask {command} --help."
+    )
+
+
+def unwritten(error: OSError, safe: str = "Nothing was changed.", next: str = "") -> UpgradeError:
+    """The output could not be written (a full disk); `safe` says what was done all the same."""
+    return UpgradeError(
+        "The result could not be written to the output.",
+        observed=error.strerror or type(error).__name__,
+        safe=safe,
+        next=next or "Write it elsewhere, or to the terminal.",
     )
 
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 
 from blocks.settings import ClusterSettings, InstallationSettings
-from deployments.cli.server import reach
+from deployments.cli.server import check_level, reach
 from deployments.cli.tables import console
 from tasks.domain.errors import UsageError
 from tasks.domain.version import Version
@@ -41,6 +41,7 @@ def deploy(
             observed="A block's name is of lower-case letters, digits and dashes.",
             next="Name it like site-a.",
         )
+    check_level()
     wanted = _checked_schedules(to, cron, backup_cron, timezone)
     server = os.environ.get("PREFECT_API_URL", "")
     if not server:

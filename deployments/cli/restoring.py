@@ -16,7 +16,7 @@ from blocks.settings import InstallationSettings
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.options import Format
-from deployments.cli.outcome import DocumentedError
+from deployments.cli.outcome import DocumentedError, unwritten
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table
 from tasks.cluster.manager_pods import watch_managers
@@ -95,11 +95,10 @@ def restore(settings: InstallationSettings, wish: RestoreWish, output: Format, *
             _print(result, output)
             sys.stdout.flush()
         except OSError as error:
-            raise UpgradeError(
-                "The result could not be written to the output.",
-                observed=error.strerror or type(error).__name__,
-                safe=f"The restore is complete and checked. Before it: {result['safety_backup'] or 'no backup was made'}.",
-                next="Scale the manager up again.",
+            raise unwritten(
+                error,
+                f"The restore is complete and checked. Before it: {result['safety_backup'] or 'no backup was made'}.",
+                "Scale the manager up again.",
             ) from None
 
 

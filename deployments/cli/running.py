@@ -12,7 +12,7 @@ from blocks.settings import InstallationSettings
 from deployments.cli.farewell import Farewell
 from deployments.cli.live import Display, Row
 from deployments.cli.quiet import quiet_prefect
-from deployments.cli.server import reach
+from deployments.cli.server import check_level, reach
 from deployments.embedded import EmbeddedServer, quick_imports, without_heartbeats
 from tasks.record.feed import listening
 
@@ -22,6 +22,7 @@ NAME = "command-line"
 
 def run_server() -> AbstractContextManager[EmbeddedServer | None]:
     """The embedded server, starting; nothing where the run is to appear on a server that is there."""
+    check_level()
     return nullcontext() if os.environ.get("PREFECT_API_URL") else EmbeddedServer()
 
 

@@ -1,11 +1,24 @@
 """Is the Prefect server that PREFECT_API_URL names there, and does it let us in?"""
 
+import os
 import re
 
-from tasks.domain.errors import TemporaryError, UnauthorizedError
+from tasks.domain.errors import TemporaryError, UnauthorizedError, UsageError
 
 CHECK = "Check PREFECT_API_URL and PREFECT_API_AUTH_STRING, and that the server runs."
 UNAUTHORIZED, FORBIDDEN = 401, 403
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def check_level() -> None:
+    """Raise `UsageError` for a PREFECT_LOGGING_LEVEL that Prefect would not even be imported with."""
+    level = os.environ.get("PREFECT_LOGGING_LEVEL", "")
+    if level and level.upper() not in LEVELS:
+        raise UsageError(
+            f"PREFECT_LOGGING_LEVEL is {level!r}, which is no level.",
+            observed=f"Levels are {', '.join(LEVELS)}.",
+            next="Set it to one of these, or unset it.",
+        )
 
 
 def reach(server: str) -> None:

@@ -9,6 +9,7 @@ from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.look import require_allowed
 from deployments.cli.options import Format
+from deployments.cli.outcome import unwritten
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
 from tasks.cluster.planning import Connections, prove_there, read_plan
@@ -86,11 +87,10 @@ def _run(settings: InstallationSettings, request: PlanRequest) -> dict[str, Any]
 
 
 def _unwritten(report: dict[str, Any], error: OSError) -> UpgradeError:
-    return UpgradeError(
-        "The report could not be written to the output.",
-        observed=error.strerror or type(error).__name__,
-        safe=f"The upgrade is complete: every component is at {report['to']} and answers. Backup: {report['backup']}.",
-        next="apinizer-upgrade status shows the installation.",
+    return unwritten(
+        error,
+        f"The upgrade is complete: every component is at {report['to']} and answers. Backup: {report['backup']}.",
+        "apinizer-upgrade status shows the installation.",
     )
 
 

@@ -7,10 +7,18 @@ from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from blocks.settings import InstallationSettings
 from deployments.cli.interruption import Interruption
 from deployments.cli.options import Format
 from deployments.cli.tables import console, plain_table
+from tasks.cluster.planning import Connections
+from tasks.database.connection import open_database
 from tasks.database.proof import Proof, prove
+from tasks.database.rehearsal import SCRATCH, Rehearsal
+from tasks.database.rehearsal import rehearse as trial
+from tasks.database.source import find_source, rehearsal_uri
+
+PATIENCE = 10.0
 
 
 def verify(archive: Path, output: Format) -> None:
@@ -22,6 +30,29 @@ def verify(archive: Path, output: Format) -> None:
             sys.stdout.flush()
             return
         _print(proof)
+        sys.stdout.flush()
+
+
+def rehearse(archive: Path, settings: InstallationSettings, scratch: str, output: Format) -> None:
+    """The same, and restored on trial into a scratch database; raise what came back otherwise."""
+    with Interruption():
+        proof = _shown(archive)
+        alone = settings.backup.second_server is not None or settings.database.given_uri() is not None
+        connections = Connections(settings) if alone else Connections.open(settings, patience=PATIENCE)
+        manager = None if alone else find_source(connections).manager
+        uri = rehearsal_uri(connections, manager).get_secret_value()
+        with console(stderr=True).status("Restoring it on trial") as status, open_database(uri) as client:
+            done = trial(
+                archive,
+                client,
+                scratch=scratch or SCRATCH,
+                progress=lambda at: status.update(f"Restoring it on trial: {at.phase} {at.collection}"),
+            )
+        if output is Format.JSON:
+            print(json.dumps(proof_value(proof) | {"rehearsal": done.model_dump(mode="json")}, indent=2))
+        else:
+            _print(proof)
+            _print_rehearsal(done)
         sys.stdout.flush()
 
 
@@ -52,5 +83,19 @@ def _print(proof: Proof) -> None:
     )
     screen.print(f"Written by {proof.written_by} from MongoDB {proof.server_version}.", markup=False)
     screen.print(f"SHA-256 {proof.sha256}", markup=False)
-    for sentence in proof.unproven:
+    for sentence in (*proof.unproven, *proof.untried):
         print(f"Not proved: {sentence}")
+    for sentence in proof.notes:
+        print(f"Note: {sentence}")
+
+
+def _print_rehearsal(done: Rehearsal) -> None:
+    record = done.record
+    console().print(
+        f"[bold green]Restored on trial:[/] {record.documents:,} documents in {record.collections} collections came back "
+        f"equal on MongoDB {record.server_version}; the scratch database is dropped."
+    )
+    for sentence in done.unproven:
+        print(f"Not proved: {sentence}")
+    for sentence in done.notes:
+        print(f"Note: {sentence}")

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from pydantic import SecretStr
+
 from tasks.cluster.database_secret import DatabaseAddress, database_address, given_address
 from tasks.cluster.planning import Connections
 from tasks.domain.component import Component
@@ -62,3 +64,8 @@ def address_of(connections: Connections, manager: DeploymentKey | None) -> Datab
     if settings.given_uri() is not None or manager is None:
         return given_address(settings)
     return database_address(settings, connections.apis[manager.cluster], manager.namespace)
+
+
+def rehearsal_uri(connections: Connections, manager: DeploymentKey | None) -> SecretStr:
+    """Where backups are restored on trial: the second server, else beside the Apinizer database."""
+    return connections.settings.backup.second_server or address_of(connections, manager).uri

@@ -13,7 +13,8 @@ from tasks.database.dump import DumpProgress
 from tasks.database.environments import named_environments
 from tasks.database.order import BackupOrder
 from tasks.database.proof import Proof, prove
-from tasks.database.source import UNKNOWN, DatabaseSource, address_of, find_source
+from tasks.database.rehearsal import SCRATCH, Rehearsal, rehearse
+from tasks.database.source import UNKNOWN, DatabaseSource, address_of, find_source, rehearsal_uri
 from tasks.database.sweep import remove_old
 from tasks.domain.errors import NotFoundError, TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Facts
@@ -182,7 +183,7 @@ def told_proof(archive: Path) -> Proof:
     proof = prove(
         archive, progress=lambda done, total: shares.show(done, total, "reading it back"), stop=stopping.asked
     )
-    for sentence in proof.unproven:
+    for sentence in (*proof.unproven, *proof.untried, *proof.notes):
         tell("proof", State.LOG, sentence)
     tell(
         "proof",
@@ -190,6 +191,38 @@ def told_proof(archive: Path) -> Proof:
         f"{proof.documents} documents in {len(proof.namespaces)} collections, {megabytes(proof.size)}, every checksum right",
     )
     return proof
+
+
+@task(name="archive proved", task_run_name="archive proved", **LOOKS)
+def prove_archive(archive: str) -> Proof:
+    """Read any archive back whole, with or without a manifest beside it."""
+    with failure_told("proof"):
+        return told_proof(Path(archive))
+
+
+@task(name="rehearsal", task_run_name="rehearsal", **PATIENT)
+def rehearse_archive(installation: str, manager: DeploymentKey | None, archive: str, scratch: str) -> Rehearsal:
+    """Restore the archive into a scratch database, on the second server where there is one; compare, and drop it."""
+    connections = connected(installation)
+    tell("rehearsal", State.RUNNING, "into a scratch database")
+    shares = ShareTold("rehearsal", "Rehearsal")
+    with (
+        failure_told("rehearsal"),
+        open_database(rehearsal_uri(connections, manager).get_secret_value()) as client,
+    ):
+        done = rehearse(
+            Path(archive),
+            client,
+            scratch=scratch or SCRATCH,
+            progress=lambda at: shares.show(at.bytes_done, at.bytes_expected, f"{at.phase} {at.collection}"),
+            stop=stopping.asked,
+        )
+    shares.complete("done")
+    for sentence in (*done.unproven, *done.notes):
+        tell("rehearsal", State.LOG, sentence)
+    record = done.record
+    tell("rehearsal", State.DONE, f"{record.documents} documents in {record.collections} collections came back equal")
+    return done
 
 
 @task(name="old backups", task_run_name="old backups", **LOOKS)
