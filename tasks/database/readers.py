@@ -14,9 +14,10 @@ from pymongo.errors import OperationFailure
 
 from tasks.database.batch import Batch
 from tasks.database.connection import Client
-from tasks.database.listing import Collection, Session, batches
+from tasks.database.listing import BATCH_BYTES, Collection, Session, batches
 from tasks.database.survey import UNAUTHORIZED, refused
 
+_IN_ALL = 8 * 1024 * 1024  # Bytes of the batches that are asked for at once: with it the memory is bounded.
 _IDLE = 2.0  # Seconds without a batch after which the caller is asked whether to go on.
 _PATIENCE = 10.0  # Seconds that a thread is waited for at the end; one that a dead server holds ends by itself.
 
@@ -49,7 +50,7 @@ def read_all(
 
 class _Crew:
     def __init__(self, client: Client, wanted: Iterable[Collection], concern: str, count: int) -> None:
-        self._client, self._concern = client, concern
+        self._client, self._concern, self._size = client, concern, min(BATCH_BYTES, _IN_ALL // count)
         self._wanted = deque(wanted)
         self._over = threading.Event()
         self._ready: queue.Queue[_Item] = queue.Queue(count)
@@ -106,7 +107,7 @@ class _Crew:
         if (data := collection.data) is not None:
             find = {"find": data.collection, "readConcern": {"level": self._concern}}
             try:
-                with closing(batches(self._client, session, data.db, find)) as source:
+                with closing(batches(self._client, session, data.db, find, size=self._size)) as source:
                     for batch in source:
                         if self._over.is_set():
                             return

@@ -19,7 +19,7 @@ DOCUMENT_SIZE = 500
 _HEADER = struct.Struct("<iiii")
 _OP_MSG, _OP_QUERY, _OP_REPLY = 2013, 2004, 1
 _RUN = 16 * 1000 * 1000 // (DOCUMENT_SIZE + 8)  # Documents of the largest batch.
-_RUNS = 4  # Different ones, that no cache of one of them flatters what is measured.
+_RUNS = 5  # Different ones, that no cache of one of them flatters what is measured.
 _FIRST = 101  # Documents that `find` gives when it is not told, as a real server.
 
 
@@ -47,6 +47,11 @@ def text_like(count: int, seed: int = 1) -> list[bytes]:
     return documents
 
 
+def runs() -> list[list[bytes]]:
+    """The documents that are replayed over and over, some 79 MB."""
+    return [text_like(_RUN, seed) for seed in range(_RUNS)]
+
+
 def array(documents: list[bytes]) -> bytes:
     """The BSON array of raw documents."""
     body = b"".join(b"\x03%d\0%b" % (number, document) for number, document in enumerate(documents))
@@ -57,7 +62,7 @@ class Prepared:
     """Collections of `documents` documents each; the runs of documents that any batch is one of."""
 
     def __init__(self, collections: int, size: int) -> None:
-        self._runs = [text_like(_RUN, seed) for seed in range(_RUNS)]
+        self._runs = runs()
         self._arrays: dict[tuple[int, int], bytes] = {}
         self.names = [f"collection{number:02}" for number in range(collections)]
         self.documents = size // collections // DOCUMENT_SIZE

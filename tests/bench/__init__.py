@@ -1,0 +1,1 @@
+"""Benchmarks, which are no tests: `make bench`."""
