@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-.PHONY: install demo test lint e2e lock clean
+.PHONY: install demo test lint bench e2e lock clean
 
 install: .venv/.installed
 
@@ -30,6 +30,10 @@ lint: .venv/.testing
 
 test: lint
 	$(BIN)/pytest -m "not e2e" -n 2 --dist loadfile
+
+# The backup against a server that only replays, beside what compression alone does: make bench GIGABYTES=50
+bench: .venv/.testing
+	$(BIN)/python -m tests.bench $(GIGABYTES)
 
 # Needs $$KUBECONFIG and the REALCLUSTER_* variables of a real cluster that may be wrecked.
 e2e: .venv/.testing

@@ -1,6 +1,6 @@
 """A restore: no manager, the archive proved, what is there now backed up and proved, then put back under guard."""
 
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
@@ -30,6 +30,7 @@ def restore(
     safety_backup: bool = True,  # noqa: FBT001, FBT002
     ask_cluster: bool = True,  # noqa: FBT001, FBT002
     backup_dir: str = "",
+    engine: Literal["auto", "native", "mongodump"] | None = None,
 ) -> dict[str, Any]:
     """Put the database of an Apinizer installation back from a backup; the manager must be scaled to 0 before.
 
@@ -46,9 +47,10 @@ def restore(
         safety_backup: Back up the database as it is now, and prove that backup, before anything is replaced.
         ask_cluster: See that no manager runs, before and all the while. Only for a database that no cluster's manager uses is it off.
         backup_dir: The folder for that backup; the installation's own, or ./backups, if empty.
+        engine: Who writes the database; mongodump means mongorestore, which replaces in place. The installation's choice if empty.
     """
     settings = settings_of(installation)
-    order = BackupOrder.of(settings, directory=backup_dir, whole_server=False, leave_out=())
+    order = BackupOrder.of(settings, directory=backup_dir, engine=engine, whole_server=False, leave_out=())
     with session(installation, clusters=ask_cluster), Passage("restore", NOTHING_CHANGED) as run:
         source = run.value(run.submit(find_database, installation, ""))
         if ask_cluster:
@@ -63,13 +65,15 @@ def restore(
             merge=MergeRule.parse(merge) if merge else None,
             other_installation=other_installation,
         )
-        planned = run.submit(plan_restore, installation, source.manager, archive, request, safety_backup)
+        planned = run.submit(plan_restore, installation, source.manager, archive, request, order.engine, safety_backup)
         safety = None
         if safety_backup and needs_safety(run.value(planned)):
             run.submit(check_place, order)
             made = run.submit(back_up, installation, source.manager, order, source.version)
             safety = run.value(run.submit(prove_backup, made))
         kept = safety.archive if safety else ""
-        done = run.submit(restore_archive, installation, source.manager, archive, request, kept, ask_cluster)
+        done = run.submit(
+            restore_archive, installation, source.manager, archive, request, planned, order, kept, ask_cluster
+        )
         run.finish()
         return done.result().model_dump(mode="json") | {"safety_backup": safety.where if safety else ""}

@@ -92,6 +92,8 @@ def restore(
     exact: db.Exact = False,
     merge: db.Merge = "",
     from_other_installation: db.OtherInstallation = False,
+    engine: db.Engine = None,
+    ssh: db.Ssh = "",
     backup_dir: opt.BackupDir = "",
     allow_ephemeral: db.AllowEphemeral = None,
     no_safety_backup: db.NoSafetyBackup = False,
@@ -105,7 +107,9 @@ def restore(
 
     settings = opt.settings(config, kubeconfig, context, namespace, backup_dir=backup_dir)
     settings = db.with_address(settings, uri, uri_file, database)
-    settings = _with_backup(settings, ephemeral_allowed=allow_ephemeral)
+    settings = _with_backup(
+        settings, ephemeral_allowed=allow_ephemeral, engine=engine.value if engine else None, ssh=ssh or None
+    )
     wish = restoring.RestoreWish(
         archive=archive,
         source_database=source_database,

@@ -23,6 +23,7 @@ from tasks.cluster.manager_pods import watch_managers
 from tasks.cluster.planning import Connections
 from tasks.database.connection import open_database
 from tasks.database.merge_rule import MergeRule
+from tasks.database.putting_back import stands_against
 from tasks.database.restore.look import look
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.plan_text import HEADS, plan_rows
@@ -117,7 +118,7 @@ def _show(settings: InstallationSettings, wish: RestoreWish, output: Format, *, 
     """Print the plan; raise its refusal, and that a manager runs."""
     connections = Connections.open(settings, patience=PATIENCE) if wish.ask_cluster else Connections(settings)
     source = find_source(connections)
-    manager: BlockedError | None = None
+    manager: UpgradeError | None = None
     if wish.ask_cluster:
         try:
             with watch_managers(connections):
@@ -128,9 +129,8 @@ def _show(settings: InstallationSettings, wish: RestoreWish, output: Format, *, 
     uri = address_of(connections, source.manager).uri.get_secret_value()
     with screen.status(f"Reading {wish.archive.name} back"), open_database(uri, timeout=PATIENCE) as client:
         plan = look(client, wish.archive, wish.request(source.name))
-    refusal = (
-        plan.refused.error() if plan.refused and not (wish.safety_backup and plan.refused.needs_safety) else manager
-    )
+    against = stands_against(plan, settings.backup.engine, safety_comes=wish.safety_backup)
+    refusal = plan.refusal if against else manager
     value = plan_value(plan, blocked=refusal is not None)
     if output is Format.TEXT:
         screen.print(plan_view(plan))

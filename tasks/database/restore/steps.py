@@ -8,11 +8,12 @@ from prefect import task
 from tasks.cluster.manager_pods import watch_managers
 from tasks.cluster.session import connected
 from tasks.database.connection import open_database
+from tasks.database.order import BackupOrder
+from tasks.database.putting_back import find_restorer, put_back, stands_against
 from tasks.database.restore.look import look
 from tasks.database.restore.plan import RestorePlan, RestoreRequest
 from tasks.database.restore.plan_text import evidence_markdown, plan_markdown
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
-from tasks.database.restore.run import restore
 from tasks.database.source import address_of
 from tasks.database.steps import megabytes
 from tasks.domain.inventory import DeploymentKey
@@ -50,11 +51,13 @@ def plan_restore(
     manager: DeploymentKey | None,
     archive: str,
     request: RestoreRequest,
+    engine: str,
     safety_comes: bool,  # noqa: FBT001 - a task's parameter
 ) -> RestorePlan:
     """Prove the archive, decide what happens to each collection, keep that as an artifact; raise the plan's refusal.
 
-    With `safety_comes` a plan that lacks nothing but the backup of what is there now is not refused yet.
+    With `safety_comes` a plan that lacks nothing but the backup of what is there now is not refused yet, nor is one
+    that another engine can carry out, unless `engine` is native.
     """
     tell("plan", State.RUNNING, f"reading {archive}")
     shares = ShareTold("plan")
@@ -70,7 +73,7 @@ def plan_restore(
             stop=stopping.asked,
         )
         keep_page("restore-plan", plan_markdown(plan), f"Restore {plan.database}")
-        if plan.refused is not None and not (safety_comes and plan.refused.needs_safety):
+        if plan.refused is not None and stands_against(plan, engine, safety_comes=safety_comes):
             raise plan.refused.error()
     for sentence in plan.sentences:
         tell("plan", State.LOG, sentence)
@@ -84,12 +87,15 @@ def restore_archive(
     manager: DeploymentKey | None,
     archive: str,
     request: RestoreRequest,
+    plan: RestorePlan,
+    order: BackupOrder,
     safety: str,
     ask_cluster: bool,  # noqa: FBT001 - a task's parameter
 ) -> RestoreEvidence:
     """Put the database back; tried again it goes on where it ended.
 
-    `safety` is the path of the backup of what is there now, or "".  With `ask_cluster` no manager may appear.
+    `order` names the engine; `safety` is the path of the backup of what is there now, or "".  With `ask_cluster` no
+    manager may appear meanwhile.
     """
     connections = connected(installation)
     tell("restore", State.RUNNING, f"{request.database} from {archive}")
@@ -103,19 +109,14 @@ def restore_archive(
 
     with ExitStack() as stack:
         stack.enter_context(failure_told("restore"))
-        uri = address_of(connections, manager).uri.get_secret_value()
+        address = address_of(connections, manager)
         watch = stack.enter_context(watch_managers(connections)) if ask_cluster else None
-        client = stack.enter_context(open_database(uri))
-
-        def guard() -> None:
-            if watch is not None:
-                watch.check()
-
-        evidence = restore(
-            client,
+        evidence = put_back(
+            address.uri,
             Path(archive),
             request,
-            guard=guard,
+            find_restorer(order.engine, order.ssh, plan),
+            guard=watch.check if watch else lambda: None,
             safety=Path(safety) if safety else None,
             progress=progress,
             stop=stopping.asked,
