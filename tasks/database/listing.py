@@ -7,7 +7,7 @@ import bson
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from tasks.database.archive.format import CollectionEntry, Namespace, split
 from tasks.database.archive.metadata import EXACT, CollectionMetadata
@@ -22,6 +22,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _VIEWLESS_TIME_SERIES = (8, 3)
+_NAMESPACE_NOT_FOUND = 26
 
 
 class Collection(NamedTuple):
@@ -71,7 +72,8 @@ def collections(client: Client, session: Session, database: str, server: tuple[i
     for raw in _documents(client, session, database, {"listCollections": 1, "cursor": {}}):
         info = bson.decode(raw, EXACT)
         if not skipped_as_system(Namespace(database, info["name"])):
-            found.append(_described(client, session, database, info, server))
+            described = _described(client, session, database, info, server)
+            found += [described] if described else []
     return sorted(found, key=lambda collection: collection.entry.namespace)
 
 
@@ -86,12 +88,18 @@ def identities(client: Client, session: Session, database: str) -> dict[str, tup
 
 def _described(
     client: Client, session: Session, database: str, info: dict[str, Any], server: tuple[int, ...]
-) -> Collection:
+) -> Collection | None:
+    """None for a collection that was dropped since it was listed."""
     name, kind = info["name"], info.get("type", "collection")
     indexes: tuple[dict[str, Any], ...] = ()
     if kind != "view":
         listed = _documents(client, session, database, {"listIndexes": name, "cursor": {}})
-        indexes = tuple(bson.decode(raw, EXACT) for raw in listed)
+        try:
+            indexes = tuple(bson.decode(raw, EXACT) for raw in listed)
+        except OperationFailure as problem:
+            if problem.code != _NAMESPACE_NOT_FOUND:
+                raise
+            return None
     metadata = CollectionMetadata(name, kind, _uuid(info), info.get("options", {}), indexes)
     namespace = Namespace(database, name)
     data: Namespace | None = namespace

@@ -16,6 +16,7 @@ from tasks.database.listing import Collection, Session
 from tasks.database.manifest import NamespaceRecord, OplogRecord
 from tasks.database.primary import Primary
 from tasks.database.readers import read_all
+from tasks.database.restore.names import is_own
 from tasks.database.run import DISTRIBUTION, tool_version
 from tasks.database.scope import Scope
 from tasks.domain.errors import StoppedError, UnprovenError
@@ -51,7 +52,14 @@ class Pass:
     def prepare(self) -> None:
         """Look at everything before anything is read.  Raises NotFoundError, ForbiddenError, UnprovenError."""
         self._look_and_begin_interval()
-        self.taken = [found for found in self._there if self._scope.takes(found.entry.namespace)]
+        survey.check_there(self._scope, self._there)
+        self.taken = self._wanted(self._there)
+        if restored := [
+            str(found.entry.namespace) for found in self._there if is_own(found.entry.namespace.collection)
+        ]:
+            self.notes.append(
+                f"Not in the archive, for an unfinished restore made them for itself: {', '.join(restored)}."
+            )
         self.left_out = self._scope.left_out_of(found.entry.namespace for found in self._there)
         if self.left_out:
             self.notes.append(f"Left out as asked for, and not in the archive: {', '.join(self.left_out)}.")
@@ -128,6 +136,10 @@ class Pass:
                 safe="Nothing was changed; the unfinished file was removed.",
             )
 
+    def _wanted(self, there: list[Collection]) -> list[Collection]:
+        names = ((found, found.entry.namespace) for found in there)
+        return [found for found, name in names if self._scope.takes(name) and not is_own(name.collection)]
+
     def _look(self) -> list[Collection]:
         return survey.look(self._client, self._session, self._scope, self._seen.numbers)
 
@@ -177,9 +189,7 @@ class Pass:
             )
 
     def _look_again(self) -> None:
-        taken = self._scope.takes
-        now = [found for found in self._look() if taken(found.entry.namespace)]
-        if new := survey.check_same(self.taken, now):
+        if new := survey.check_same(self.taken, self._wanted(self._look())):
             where = "in its oplog only" if self.oplog else "not in it"
             self.notes.append(f"Made during the backup and {where}: {', '.join(new)}.")
 

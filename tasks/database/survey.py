@@ -34,7 +34,7 @@ def databases(client: Client, session: Session, scope: Scope) -> list[str]:
 def look(client: Client, session: Session, scope: Scope, server: tuple[int, ...]) -> list[Collection]:
     """Every collection, view and time series that is there, those to leave out included, in the order of names.
 
-    Raises NotFoundError for a database that was asked for and is not there, ForbiddenError.
+    Raises ForbiddenError.
     """
     found: list[Collection] = []
     for database in databases(client, session, scope):
@@ -44,15 +44,20 @@ def look(client: Client, session: Session, scope: Scope, server: tuple[int, ...]
             if problem.code != UNAUTHORIZED:
                 raise
             raise _forbidden(f"list the collections of {database}") from None
-        if not there and not scope.whole_server:
-            raise NotFoundError(
-                f"The server has no database {database}.",
-                next="Check the database's name (dbName in the secret mongo-db-credentials, usually apinizerdb).",
-            )
         found += there
-    if not found:
-        raise NotFoundError("The server holds nothing that a backup could take.", next="Check the database's address.")
     return found
+
+
+def check_there(scope: Scope, found: Iterable[Collection]) -> None:
+    """Raises NotFoundError for a database that was asked for and is not there, or where nothing is there at all."""
+    there = {collection.entry.namespace.db for collection in found}
+    if missing := [name for name in scope.databases if name not in there]:
+        raise NotFoundError(
+            f"The server has no database {', '.join(missing)}.",
+            next="Check the database's name (dbName in the secret mongo-db-credentials, usually apinizerdb).",
+        )
+    if not there:
+        raise NotFoundError("The server holds nothing that a backup could take.", next="Check the database's address.")
 
 
 def sizes(client: Client, session: Session, found: Iterable[Collection]) -> dict[Namespace, int]:
