@@ -78,6 +78,8 @@ def load(
 
 def insert(work: Work, copy: Copy, data: bytes) -> None:
     """Insert a run of whole documents, again where the connection was lost in the middle of it."""
+    if not data:
+        return
     documents = [RawBSONDocument(document) for document in split(data)]
     collection = work.raw(copy.collection)
     first = True

@@ -39,11 +39,13 @@ def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Tel
         load(work, archive, survey.proof, copies, told)
     checked: dict[int, Ready] = {}
     for action in missing:
+        work.stop_if_asked()
         teller.say("check", action.target.collection)
         checked[action.number] = _check(work, copies[survey.data(action)], action)
     if missing:
         checked = replay(work, archive, survey, missing, checked, teller)
     for action in missing:
+        work.stop_if_asked()
         teller.say("index", action.target.collection)
         name = copy_name(survey.run, action.number)
         definition = checked[action.number].defined(survey.definitions[action.number])

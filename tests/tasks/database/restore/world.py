@@ -47,13 +47,13 @@ def backup(uri: str, directory: Path, **options: Any) -> Path:
 
 
 def put_back(uri: str, archive: Path, request: RestoreRequest | None = None, **options: Any) -> RestoreEvidence:
-    """The restore as its callers do it."""
+    """The restore as its callers do it, but that nobody watches for others: that has tests of its own."""
     with open_database(uri) as client:
-        return restore(client, archive, request or RestoreRequest(database=DB), **options)
+        return restore(client, archive, request or RestoreRequest(database=DB), **{"watch_others": False, **options})
 
 
 class Wire:
-    """A way to the server on which a fault can be put at the nth command (heartbeats are not counted).
+    """A way to the server on which a fault can be put at the nth command of a name; heartbeats are not counted.
 
     `fault` is called with the command's name, before the server gets it or, with `after`, once it has it and
     before the client learns so.  It returns True for the connection to be cut.
@@ -65,17 +65,30 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.commands: list[str] = []
-        self._at, self._after, self._fault = -1, False, lambda _name: False
+        self._at: tuple[str, int] | None = None
+        self._after = False
+        self._fault: Callable[[str], bool] = lambda _name: False
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
     def uri(self) -> str:
         return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
 
-    def arm(self, at: int, fault: Callable[[str], bool], *, after: bool = False) -> None:
-        """Put the fault at the command number `at` from now on; -1 for none."""
+    def arm(
+        self, at: tuple[str, int] | None, fault: Callable[[str], bool] | None = None, *, after: bool = False
+    ) -> None:
+        """Count anew and put the fault at the command of this name and number, from 0; None for no fault."""
         with self._lock:
-            self.commands, self._at, self._fault, self._after = [], at, fault, after
+            self.commands, self._at, self._after = [], at, after
+            self._fault = fault or (lambda _name: False)
+
+    def places(self, *names: str) -> list[tuple[str, int]]:
+        """Every command that was sent, or those of some names, as `arm` takes them."""
+        return [
+            (name, self.commands[:at].count(name))
+            for at, name in enumerate(self.commands)
+            if not names or name in names
+        ]
 
     def close(self) -> None:
         self._listener.close()
@@ -113,7 +126,7 @@ class Wire:
             if not name:
                 return False, False
             self.commands.append(name)
-            return len(self.commands) - 1 == self._at, self._after
+            return (name, self.commands.count(name) - 1) == self._at, self._after
 
     @staticmethod
     def _back(server: socket.socket, client: socket.socket, answered: threading.Semaphore) -> None:
