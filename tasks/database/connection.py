@@ -63,7 +63,8 @@ _TLS_REASONS = (
 class DatabaseFacts:
     """A look at a server and one database of it; `size` is bytes of documents before compression.
 
-    `exists` is false, and size and collections 0, where the server holds no such database.
+    `exists` is false, and size and collections 0, where the server holds no such database; size is 0 too where
+    this user may not ask for it, which the role `backup` alone does not allow.
     """
 
     server_version: str
@@ -119,7 +120,7 @@ def facts(client: Client, database: str) -> DatabaseFacts:
     names = [
         entry["name"] for entry in client[database].command("listCollections", nameOnly=True)["cursor"]["firstBatch"]
     ]
-    statistics = client[database].command("dbStats") if names else {}
+    statistics = _statistics(client, database) if names else {}
     return DatabaseFacts(
         server_version=str(build["version"]),
         is_primary=bool(hello.get("isWritablePrimary", hello.get("ismaster", False))),
@@ -128,6 +129,15 @@ def facts(client: Client, database: str) -> DatabaseFacts:
         size=int(statistics.get("dataSize", 0)),
         collections=len(names),
     )
+
+
+def _statistics(client: Client, database: str) -> dict[str, Any]:
+    try:
+        return client[database].command("dbStats")
+    except OperationFailure as problem:
+        if problem.code != _UNAUTHORIZED:
+            raise
+        return {}
 
 
 def hosts_of(uri: str) -> str:
