@@ -40,7 +40,7 @@ class Keeper(Person):
             database.policy.drop()
             database.api_proxy.update_many({}, {"$set": {"broken": True}})
             database.credential.delete_many({})
-            database.made_by_the_upgrade.insert_one({"_id": 1})
+            database.made_by_the_upgrade.replace_one({"_id": 1}, {}, upsert=True)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_what_would_be_is_shown_and_nothing_done(keeper: Keeper) -> None:
     before = keeper.now()
     ran = keeper.run("restore", keeper.archive, "--dry-run", "-o", "json")
     assert ran.code == 0, ran
-    verbs = {a["target"][1]: a["verb"] for a in ran.document["actions"]}
+    verbs = {a["target"]["collection"]: a["verb"] for a in ran.document["actions"]}
     assert (verbs["policy"], verbs["api_proxy"], verbs["made_by_the_upgrade"]) == ("create", "replace", "leave")
     assert any("made_by_the_upgrade" in sentence for sentence in ran.document["sentences"])
     text = keeper.run("restore", keeper.archive, "--dry-run").out

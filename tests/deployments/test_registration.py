@@ -1,6 +1,7 @@
 """The upgrade as a deployment: a Prefect server, a process worker, and runs that are created by REST as CI does."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, clean_env
 BIN = Path(sys.executable).parent
 AUTH = ("ci", "a-password-of-the-test")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+FLOWS = ("upgrade", "backup", "verify", "restore")
 DEPLOY = ("deploy", "--installation", "site", "--pool", "gateways")
 
 
@@ -46,14 +48,14 @@ class Site:
             check=False,
         )
 
-    def deployment(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.api.get("/deployments/name/upgrade/site").raise_for_status().json()
+    def deployment(self, flow: str = "upgrade") -> dict[str, Any]:
+        found: dict[str, Any] = self.api.get(f"/deployments/name/{flow}/site").raise_for_status().json()
         return found
 
-    def create_run(self, key: str = "", **parameters: Any) -> httpx.Response:
+    def create_run(self, key: str = "", flow: str = "upgrade", **parameters: Any) -> httpx.Response:
         body = {"parameters": parameters, **({"idempotency_key": key} if key else {})}
         for _ in range(20):
-            answer = self.api.post(f"/deployments/{self.deployment()['id']}/create_flow_run", json=body)
+            answer = self.api.post(f"/deployments/{self.deployment(flow)['id']}/create_flow_run", json=body)
             if answer.status_code != 503:  # SQLite is busy: again with the same key, as CI would
                 break
             time.sleep(0.5)
@@ -156,11 +158,13 @@ def test_it_may_be_deployed_again(site: Site) -> None:
         before["parameters"],
         before["parameter_openapi_schema"],
     )
-    assert len(site.api.post("/deployments/filter", json={}).json()) == 1
+    found = site.api.post("/deployments/filter", json={}).json()
+    assert {each["entrypoint"] for each in found} == {f"flows.{flow}.{flow}" for flow in FLOWS}
 
 
-def test_one_run_at_a_time(site: Site) -> None:
-    deployment = site.deployment()
+@pytest.mark.parametrize("flow", FLOWS)
+def test_one_run_at_a_time(site: Site, flow: str) -> None:
+    deployment = site.deployment(flow)
     assert deployment["global_concurrency_limit"]["limit"] == 1
     assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     assert deployment["work_pool_name"] == "gateways"
@@ -173,6 +177,15 @@ def test_the_form_explains_every_field(site: Site) -> None:
         assert len(field.get("description", "")) > 20, name
     assert schema["required"] == ["to"]
     assert schema["definitions"]["Order"]["enum"] == ["one environment after another", "all components together"]
+
+
+@pytest.mark.parametrize(("flow", "required"), [("backup", None), ("verify", ["archive"]), ("restore", ["archive"])])
+def test_the_forms_of_the_others(site: Site, flow: str, required: list[str] | None) -> None:
+    schema = site.deployment(flow)["parameter_openapi_schema"]
+    assert schema.get("required") == required
+    for name, field in schema["properties"].items():
+        assert len(field.get("description", "")) > 20, name
+    assert site.deployment(flow)["parameters"] == {"installation": "site"}
 
 
 @pytest.mark.parametrize(
@@ -266,6 +279,23 @@ def test_a_second_run_finds_nothing_to_do(site: Site, finished: dict[str, Any]) 
     assert len(archives(site.folder / "backups")) == 1
 
 
+def test_a_backup_and_its_proof_by_rest(site: Site, finished: dict[str, Any]) -> None:
+    before = set(archives(site.folder / "backups"))
+    ended = site.ended(site.create_run(flow="backup", apinizer_version="by-rest").json()["id"])
+    assert ended["state_type"] == "COMPLETED", (ended["state"], (site.folder / "worker.log").read_text()[-3000:])
+    (made,) = set(archives(site.folder / "backups")) - before
+    assert "--by-rest--" in made.name
+    ended = site.ended(site.create_run(flow="verify", archive=str(made), rehearse=True).json()["id"])
+    assert ended["state_type"] == "COMPLETED", (ended["state"], (site.folder / "worker.log").read_text()[-3000:])
+    manifest = json.loads(made.with_name(f"{made.name}.json").read_text())
+    assert manifest["rehearsal"]["collections"] == len(manifest["namespaces"])
+    ended = site.ended(site.create_run(flow="restore", archive=str(made)).json()["id"])
+    assert ended["state_type"] == "FAILED"
+    assert "The manager runs" in ended["state"]["message"]
+    for each in (made, made.with_name(f"{made.name}.json")):
+        each.unlink()
+
+
 def test_a_run_that_may_not_be_fails(site: Site, finished: dict[str, Any]) -> None:
     before = site.world.written()
     ended = site.ended(site.create_run(to="2025.04.5").json()["id"])
@@ -281,6 +311,23 @@ def test_a_schedule_with_a_time_zone(site: Site, finished: dict[str, Any]) -> No
     assert schedule["active"]
     assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 2 * * 6", "Europe/Istanbul")
     assert schedule["parameters"] == {"to": "2025.11.1"}
+    assert site.deployment("backup")["schedules"] == []
+
+
+def test_schedules_stay_until_they_are_taken_away(site: Site, finished: dict[str, Any]) -> None:
+    def crons() -> dict[str, list[str]]:
+        return {flow: [s["schedule"]["cron"] for s in site.deployment(flow)["schedules"]] for flow in FLOWS}
+
+    assert site.deploy("--to", "2025.11.1", "--cron", "0 3 * * 6").returncode == 0
+    done = site.deploy("--backup-cron", "0 1 * * *")
+    assert "Deployment backup/site: registered, scheduled: 0 1 * * *" in done.stdout
+    both = {"upgrade": ["0 3 * * 6"], "backup": ["0 1 * * *"], "verify": [], "restore": []}
+    assert crons() == both
+    assert site.deploy().returncode == 0
+    assert crons() == both
+    assert site.deployment()["schedules"][0]["parameters"] == {"to": "2025.11.1"}
+    assert site.deploy("--no-schedule").returncode == 0
+    assert not any(crons().values())
 
 
 @pytest.mark.parametrize(
@@ -288,6 +335,7 @@ def test_a_schedule_with_a_time_zone(site: Site, finished: dict[str, Any]) -> No
     [
         (("--cron", "0 2 * * 6"), "--to"),
         (("--cron", "every day", "--to", NEW), "cron"),
+        (("--backup-cron", "every night"), "cron"),
         (("--cron", "0 2 * * 6", "--to", NEW, "--timezone", "Mars/Base"), "Mars/Base"),
         (("--to", "newest"), "newest"),
     ],
