@@ -4,6 +4,7 @@ The tools are written in Go and read a URI a little differently than this softwa
 makes them mean the same.
 """
 
+import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote_plus
 
@@ -34,6 +35,12 @@ class Address:
     def direct(self) -> bool:
         """Whether it asks for the one server it names, whatever its role."""
         return any(name.lower() == "directconnection" and value == "true" for name, value in self.options)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it names the machine itself, which is another one for a tool over SSH."""
+        hosts = [re.sub(r":\d+$", "", host).strip("[]") for host in self.hosts.split(",")]
+        return any(host == "localhost" or host.startswith("127.") or host == "::1" for host in hosts)
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def dump_with_tool(
     address = parse(uri.get_secret_value())
     refuse_files(tool, address)
     name = database or next(iter(asked.databases), "")
-    seen, notes = look_from_here(tool, uri, asked)
+    seen, notes = look_from_here(tool, address, uri, asked)
     oplog = asked.whole_server and seen is not None and bool(seen.set_name)
     if asked.whole_server and not oplog:
         notes.append("Without an oplog the archive is not one point in time.")
@@ -87,13 +87,18 @@ def refuse_files(tool: Tool, address: Address) -> None:
         )
 
 
-def look_from_here(tool: Tool, uri: SecretStr, scope: Scope) -> tuple[DatabaseFacts | None, list[str]]:
+def look_from_here(
+    tool: Tool, address: Address, uri: SecretStr, scope: Scope
+) -> tuple[DatabaseFacts | None, list[str]]:
     """What the server says of itself, and notes on what could not be seen.
 
     Where the tool is on another machine the server need not be reachable from here: then there are no facts.
     Raises UsageError (not the primary), NotFoundError (no such database), and as `open_database` does.
     """
     database = next(iter(scope.databases), "admin")
+    unseen = [f"The server cannot be seen from {socket.gethostname()}: its role was left to {tool.program}."]
+    if tool.ssh and address.loopback:
+        return None, unseen
     try:
         with open_database(uri.get_secret_value(), timeout=_LOOK_SECONDS) as client:
             seen = facts(client, database)
@@ -102,7 +107,7 @@ def look_from_here(tool: Tool, uri: SecretStr, scope: Scope) -> tuple[DatabaseFa
     except TemporaryError:
         if not tool.ssh:
             raise
-        return None, [f"The server cannot be reached from {socket.gethostname()}: its role was left to {tool.program}."]
+        return None, unseen
     if not seen.is_primary:
         raise UsageError(
             "The database server that was reached is not the primary.",

@@ -57,6 +57,7 @@ def restore_with_tool(
     with before_any_change():
         tool.refuse_old()
         refuse_files(tool, address)
+        _refuse_loopback(tool, address)
         _refuse_merge(request)
     with open_database(uri.get_secret_value()) as client:
         with before_any_change():
@@ -210,6 +211,16 @@ class _Run:
         )
 
 
+def _refuse_loopback(tool: Tool, address: Address) -> None:
+    """What is planned and checked from here must be what the tool over there writes to."""
+    if tool.ssh and address.loopback:
+        raise UsageError(
+            f"The database's address is this machine's own, and {tool.ssh} is another.",
+            observed=f"{address.hosts}.",
+            next="Name the database by an address that means the same on both, or use --engine native.",
+        )
+
+
 def _refuse_merge(request: RestoreRequest) -> None:
     if request.merge is not None:
         raise UsageError(
@@ -226,7 +237,7 @@ def _refuse_merge(request: RestoreRequest) -> None:
 
 def _refuse(plan: RestorePlan) -> None:
     """Raise the plan's refusal, except one that only the native engine has."""
-    if plan.refused is not None and not getattr(plan.refused, "native_only", False):
+    if plan.refused is not None and not plan.refused.native_only:
         raise plan.refused.error()
 
 

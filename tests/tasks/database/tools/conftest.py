@@ -35,6 +35,11 @@ class Installed:
         """Where the tool's wrapper makes temporary files."""
         return self.folder / "tmp"
 
+    @property
+    def started(self) -> bool:
+        """Whether a tool was ever at work."""
+        return (self.folder / "pid").exists()
+
     def pid(self, *, seconds: float = 60.0) -> int:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -22,6 +22,7 @@ from tasks.database.archive.reader import ArchiveReader
 from tasks.database.dump import BackupEvidence, DumpProgress
 from tasks.database.proof import prove
 from tasks.database.scope import Scope
+from tasks.database.tools.address import Address
 from tasks.database.tools.dumping import dump_with_tool
 from tasks.database.tools.find import Tool, find
 from tasks.domain.errors import (
@@ -37,6 +38,7 @@ from tests.tasks.database.tools.conftest import FarSide, Installed
 
 Client = MongoClient[dict[str, Any]]
 DB = "apinizerdb"
+DOCUMENTS = 600
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -45,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[4]
 def database(client: Client) -> Client:
     """Some collections of a few batches each, an empty one and a view."""
     for name in ("api_proxy", "mit Umlaut ü", "apinizer_log"):
-        client[DB][name].insert_many([{"_id": i, "text": f"{name} {i} " * 20} for i in range(1500)])
+        client[DB][name].insert_many([{"_id": i, "text": f"{name} {i} " * 20} for i in range(DOCUMENTS)])
     client[DB]["api_proxy"].create_index("text", name="by text")
     client[DB].create_collection("empty")
     client[DB].create_collection("seen", viewOn="api_proxy", pipeline=[{"$match": {"_id": {"$lt": 3}}}])
@@ -133,11 +135,17 @@ def test_the_archive_is_as_the_native_one(
     assert (manifest.engine, manifest.tool_version, manifest.point_in_time) == ("mongodump", "mongodump 100.9.4", False)
     assert (manifest.databases, manifest.left_out, manifest.collections_asked) == ([DB], [], "all")
     counts = {record.collection: record.documents for record in manifest.namespaces}
-    assert counts == {"api_proxy": 1500, "mit Umlaut ü": 1500, "apinizer_log": 1500, "empty": 0, "seen": 0}
+    assert counts == {
+        "api_proxy": DOCUMENTS,
+        "mit Umlaut ü": DOCUMENTS,
+        "apinizer_log": DOCUMENTS,
+        "empty": 0,
+        "seen": 0,
+    }
     assert next(r.indexes for r in manifest.namespaces if r.collection == "api_proxy") == ["_id_", "by text"]
     assert evidence.archive.name == "apinizer-backup--2025.04.3--2026-11-22--01.archive"
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
-    assert (seen[-1].documents, seen[-1].collections_done, seen[-1].collections) == (4500, 5, 5)
+    assert (seen[-1].documents, seen[-1].collections_done, seen[-1].collections) == (3 * DOCUMENTS, 5, 5)
 
 
 def test_collections_left_out(database: Client, uri: str, tmp_path: Path, tools: Installed) -> None:
@@ -170,16 +178,33 @@ def test_two_databases_are_refused(database: Client, uri: str, tmp_path: Path, t
         backup(uri, tmp_path, scope=Scope(databases=(DB, "another")))
 
 
-def test_a_server_that_only_the_far_side_reaches(
+def test_a_server_that_only_the_far_side_reaches(database: Client, uri: str, tmp_path: Path, far_side: FarSide) -> None:
+    """Its address is the far side's own loopback."""
+    evidence = backup(uri, tmp_path, ssh=far_side.ssh)
+    assert "cannot be seen from" in evidence.manifest.notes[0]
+    assert prove(evidence.archive).documents == 3 * DOCUMENTS
+
+
+def test_a_server_that_this_side_reaches_too_is_looked_at(
     database: Client, uri: str, tmp_path: Path, far_side: FarSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object, **__: object) -> None:
-        raise TemporaryError("The database cannot be used now.")
+    monkeypatch.setattr(Address, "loopback", False)
+    with pytest.raises(NotFoundError):
+        backup(uri, tmp_path, ssh=far_side.ssh, scope="nothing")
+    assert not far_side.tools.started
+    assert backup(uri, tmp_path, ssh=far_side.ssh).manifest.notes == []
 
-    monkeypatch.setattr("tasks.database.tools.dumping.open_database", away)
-    evidence = backup(uri, tmp_path, ssh=far_side.ssh)
-    assert "cannot be reached from" in evidence.manifest.notes[0]
-    assert prove(evidence.archive).documents == 4500
+
+def test_a_disk_that_fills_up(
+    database: Client, uri: str, tmp_path: Path, tools: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([1 << 40])
+    monkeypatch.setattr("tasks.database.slot._WATCH_EVERY", 1)
+    monkeypatch.setattr("tasks.database.slot.free_bytes", lambda _: next(free, 0))
+    with pytest.raises(BlockedError, match="ran full"):
+        backup(uri, tmp_path)
+    assert gone(tools.pid())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_password_can_be_seen(
@@ -188,8 +213,8 @@ def test_no_password_can_be_seen(
     password = "p%40ss w:rd/ü?#[]@x"  # ODD_PASSWORD of the server's fixture
     with MongoClient[dict[str, Any]](login()) as client:
         client[DB].drop_collection("secretly")
-        client[DB]["secretly"].insert_many([{"_id": i} for i in range(1500)])
-    where[1].behave(pause=0.5)
+        client[DB]["secretly"].insert_many([{"_id": i} for i in range(DOCUMENTS)])
+    where[1].behave(pause=1.5)
     shown: list[str] = []
     done = threading.Event()
 
@@ -212,7 +237,7 @@ def test_no_password_can_be_seen(
         watcher.join()
     assert shown == []
     assert list(where[1].temporary.iterdir()) == []
-    assert next(r.documents for r in evidence.manifest.namespaces if r.collection == "secretly") == 1500
+    assert next(r.documents for r in evidence.manifest.namespaces if r.collection == "secretly") == DOCUMENTS
     assert password not in evidence.manifest_file.read_text(encoding="utf-8")
 
 
@@ -224,12 +249,8 @@ def test_a_wrong_password(login: Callable[..., str], tmp_path: Path, tools: Inst
 
 
 def test_a_wrong_password_that_only_the_tool_meets(
-    login: Callable[..., str], tmp_path: Path, far_side: FarSide, monkeypatch: pytest.MonkeyPatch
+    login: Callable[..., str], tmp_path: Path, far_side: FarSide
 ) -> None:
-    def away(*_: object, **__: object) -> None:
-        raise TemporaryError("The database cannot be used now.")
-
-    monkeypatch.setattr("tasks.database.tools.dumping.open_database", away)
     with pytest.raises(UnauthorizedError, match="refused the login") as caught:
         backup(login(password="not-it-at-all"), tmp_path, ssh=far_side.ssh)
     assert "not-it-at-all" not in str(caught.value)
@@ -287,7 +308,8 @@ def test_killed_here_nothing_goes_on_there(
         from pathlib import Path
         sys.path.insert(0, {str(ROOT)!r})
         from pydantic import SecretStr
-        from tasks.database.tools.dumping import dump_with_tool
+        from tasks.database.tools.address import Address
+from tasks.database.tools.dumping import dump_with_tool
         from tasks.database.tools.find import Tool
         uri = json.loads(Path({str(config)!r}).read_text())
         dump_with_tool(Tool("mongodump", "100.9.4", {ssh!r}), SecretStr(uri), {DB!r}, Path({str(tmp_path / "b")!r}),

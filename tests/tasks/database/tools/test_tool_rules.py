@@ -79,6 +79,20 @@ def test_files_of_this_machine_are_known() -> None:
     assert {"p@ss", "p%40ss"} <= set(parse_uri("mongodb://u:p%40ss@db1").secrets)
 
 
+@pytest.mark.parametrize(
+    ("hosts", "own"),
+    [
+        ("localhost", True),
+        ("127.0.0.1:25080", True),
+        ("[::1]:25080", True),
+        ("db1:25080", False),
+        ("db1,localhost", True),
+    ],
+)
+def test_loopback(hosts: str, *, own: bool) -> None:
+    assert parse_uri(f"mongodb://{hosts}/").loopback is own
+
+
 @pytest.mark.parametrize("case", table("told"), ids=lambda case: case["line"][-50:])
 def test_line(case: dict[str, Any]) -> None:
     told = parse(case["line"])
