@@ -13,15 +13,23 @@ from deployments.cli.options import Format
 from deployments.cli.outcome import unwritten
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table
+from tasks.cluster.planning import Connections
+from tasks.database.backing_up import LOGIN_SECONDS, require_lasting
 from tasks.database.catalogue import Backup, backups
-from tasks.database.order import FOLDER
+from tasks.database.connection import open_database
+from tasks.database.order import FOLDER, BackupOrder
+from tasks.database.source import address_of, find_source, require_database
+from tasks.domain.errors import TemporaryError, before_any_change
 
+PATIENCE = 10.0
 MEGABYTE = 1_000_000
 
 
 def backup(settings: InstallationSettings, version: str, output: Format, *, gzip: bool) -> None:
     """Run the flow; raise what stops it."""
     with Interruption(), run_server() as server:
+        with before_any_change():
+            _look_first(settings, version)
         screen = console(stderr=output is Format.JSON)
         with screen.status("Starting the run: its Prefect server, its flow"):
             prepare(server, _load)
@@ -37,6 +45,21 @@ def backup(settings: InstallationSettings, version: str, output: Format, *, gzip
                 f"The backup is complete and proved: {result['archive']} on {result['host']}.",
                 "apinizer-upgrade backups shows it.",
             ) from None
+
+
+def _look_first(settings: InstallationSettings, version: str) -> None:
+    """What would stop the run at once is said before its server is there: the place, the cluster, the login."""
+    order = BackupOrder.of(settings)
+    require_lasting(order)
+    needed = settings.database.given_uri() is None
+    connections = Connections.open(settings, patience=PATIENCE) if needed else Connections(settings)
+    address = address_of(connections, find_source(connections, version).manager)
+    order.scope(address.name).check()
+    try:
+        with open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
+            require_database(client, address)
+    except TemporaryError:
+        return  # the run has more patience
 
 
 def _load() -> None:

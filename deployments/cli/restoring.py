@@ -21,14 +21,16 @@ from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table
 from tasks.cluster.manager_pods import watch_managers
 from tasks.cluster.planning import Connections
+from tasks.database.backing_up import LOGIN_SECONDS
 from tasks.database.connection import open_database
 from tasks.database.merge_rule import MergeRule
+from tasks.database.proof import prove
 from tasks.database.putting_back import stands_against
 from tasks.database.restore.look import look
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.plan_text import HEADS, plan_rows
-from tasks.database.source import address_of, find_source
-from tasks.domain.errors import BlockedError, UpgradeError, UsageError, before_any_change
+from tasks.database.source import DatabaseSource, address_of, find_source
+from tasks.domain.errors import BlockedError, TemporaryError, UpgradeError, UsageError, before_any_change
 
 PATIENCE = 10.0
 STYLE = {Verb.DROP.value: "bold red", Verb.REPLACE.value: "yellow", Verb.MERGE.value: "yellow", Verb.LEAVE.value: "dim"}
@@ -82,6 +84,9 @@ def restore(settings: InstallationSettings, wish: RestoreWish, output: Format, *
     if ask:
         _confirm()
     with Interruption(), run_server() as server:
+        if not ask:
+            with before_any_change():
+                _look_first(settings, wish)
         screen = console(stderr=output is Format.JSON)
         with screen.status("Starting the run: its Prefect server, its flow"):
             prepare(server, _load)
@@ -114,23 +119,44 @@ def _with_cluster(settings: InstallationSettings, wish: RestoreWish) -> RestoreW
     return wish.model_copy(update={"ask_cluster": False})
 
 
-def _show(settings: InstallationSettings, wish: RestoreWish, output: Format, *, final: bool) -> None:
-    """Print the plan; raise its refusal, and that a manager runs."""
+def _look_first(settings: InstallationSettings, wish: RestoreWish) -> None:
+    """What would stop the run at once is said before its server is there: a manager, the login, the archive's path."""
+    connections, source, alive = _found(settings, wish)
+    if alive is not None:
+        raise alive
+    if not wish.archive.is_file():
+        prove(wish.archive)  # it says what is there instead
+    try:
+        with open_database(address_of(connections, source.manager).uri.get_secret_value(), timeout=LOGIN_SECONDS):
+            pass
+    except TemporaryError:
+        return  # the run has more patience
+
+
+def _found(
+    settings: InstallationSettings, wish: RestoreWish
+) -> tuple[Connections, DatabaseSource, BlockedError | None]:
+    """The clusters, whose database it is, and the error of a manager that is alive."""
     connections = Connections.open(settings, patience=PATIENCE) if wish.ask_cluster else Connections(settings)
     source = find_source(connections)
-    manager: UpgradeError | None = None
     if wish.ask_cluster:
         try:
             with watch_managers(connections):
                 pass
         except BlockedError as alive:
-            manager = alive
+            return connections, source, alive
+    return connections, source, None
+
+
+def _show(settings: InstallationSettings, wish: RestoreWish, output: Format, *, final: bool) -> None:
+    """Print the plan; raise its refusal, and that a manager runs."""
+    connections, source, alive = _found(settings, wish)
     screen = console(stderr=output is Format.JSON)
     uri = address_of(connections, source.manager).uri.get_secret_value()
     with screen.status(f"Reading {wish.archive.name} back"), open_database(uri, timeout=PATIENCE) as client:
         plan = look(client, wish.archive, wish.request(source.name))
     against = stands_against(plan, settings.backup.engine, safety_comes=wish.safety_backup)
-    refusal = plan.refusal if against else manager
+    refusal = plan.refusal if against else alive
     value = plan_value(plan, blocked=refusal is not None)
     if output is Format.TEXT:
         screen.print(plan_view(plan))

@@ -6,8 +6,9 @@ from pydantic import SecretStr
 
 from tasks.cluster.database_secret import DatabaseAddress, database_address, given_address
 from tasks.cluster.planning import Connections
+from tasks.database.connection import Client, DatabaseFacts, facts
 from tasks.domain.component import Component
-from tasks.domain.errors import UpgradeError, UsageError
+from tasks.domain.errors import NotFoundError, UpgradeError, UsageError
 from tasks.domain.inventory import DeploymentKey, Facts
 
 UNKNOWN = "unknown"
@@ -64,6 +65,18 @@ def address_of(connections: Connections, manager: DeploymentKey | None) -> Datab
     if settings.given_uri() is not None or manager is None:
         return given_address(settings)
     return database_address(settings, connections.apis[manager.cluster], manager.namespace)
+
+
+def require_database(client: Client, address: DatabaseAddress) -> DatabaseFacts:
+    """A look at the database; raise `NotFoundError` where the server holds none of its name."""
+    seen = facts(client, address.name)
+    if not seen.exists:
+        raise NotFoundError(
+            f"The server has no database {address.name}.",
+            observed=f"Its address is from {address.source}; a manager reads its settings there.",
+            next="Check the database's name (database: name in the configuration, dbName in the secret).",
+        )
+    return seen
 
 
 def rehearsal_uri(connections: Connections, manager: DeploymentKey | None) -> SecretStr:

@@ -8,15 +8,15 @@ from prefect import task
 from tasks.cluster.database_secret import DatabaseAddress
 from tasks.cluster.session import connected
 from tasks.database.backing_up import make_backup, require_lasting
-from tasks.database.connection import facts, open_database
+from tasks.database.connection import open_database
 from tasks.database.dump import DumpProgress
 from tasks.database.environments import named_environments
 from tasks.database.order import BackupOrder
 from tasks.database.proof import Proof, prove
 from tasks.database.rehearsal import SCRATCH, Rehearsal, rehearse
-from tasks.database.source import UNKNOWN, DatabaseSource, address_of, find_source, rehearsal_uri
+from tasks.database.source import UNKNOWN, DatabaseSource, address_of, find_source, rehearsal_uri, require_database
 from tasks.database.sweep import remove_old
-from tasks.domain.errors import NotFoundError, TemporaryError, UnprovenError, UpgradeError
+from tasks.domain.errors import TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Facts
 from tasks.domain.plan_text import table
 from tasks.record import stopping
@@ -95,13 +95,7 @@ def reach_database(
 
 def _look(address: DatabaseAddress, environments: tuple[str, ...]) -> DatabaseLook:
     with failure_told("database"), open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
-        seen = facts(client, address.name)
-        if not seen.exists:
-            raise NotFoundError(
-                f"The server has no database {address.name}.",
-                observed=f"Its address is from {address.source}; a manager reads its settings there.",
-                next="Check the database's name (database: name in the configuration, dbName in the secret).",
-            )
+        seen = require_database(client, address)
         unseen = named_environments(client[address.name], environments) if environments else []
     tell(
         "database",

@@ -80,6 +80,7 @@ def test_a_permission_that_is_missing(person: Person) -> None:
 
 def test_not_the_primary(person: Person) -> None:
     changes = {
+        b"\x08secondary\x00\x00": b"\x08secondary\x00\x01",
         b"\x08isWritablePrimary\x00\x01": b"\x08isWritablePrimary\x00\x00",
         b"\x08ismaster\x00\x01": b"\x08ismaster\x00\x00",
     }
