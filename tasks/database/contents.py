@@ -1,86 +1,67 @@
-"""What an archive holds of its databases: definitions, and a fingerprint of each collection's documents."""
+"""What an archive holds, in the manifest's form, and where it differs from what a manifest says.  Pure."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from tasks.database.archive.ahead import ahead
-from tasks.database.archive.format import CollectionEntry, FormatError, Namespace, split
-from tasks.database.archive.inlet import Inlet
+from tasks.database.archive.format import CollectionEntry, FormatError, Namespace
 from tasks.database.archive.metadata import CollectionMetadata, decode
-from tasks.database.archive.reader import ArchiveReader, Documents, NamespaceEnd
-from tasks.database.fingerprint import Fingerprint
-from tasks.database.oplog_entry import Unfolder, Write
-from tasks.domain.errors import DamagedArchiveError, StoppedError
-
-_OPLOG = Namespace("", "oplog")
-_SERVERS_OWN = frozenset({"", "admin", "config", "local"})
+from tasks.database.archive.reader import NamespaceEnd, Prelude
+from tasks.database.manifest import NamespaceRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """By the announced names; `replayed` are the collections that the archive's oplog changes afterwards."""
-
-    definitions: dict[Namespace, CollectionMetadata]
-    fingerprints: dict[Namespace, Fingerprint]
-    replayed: set[Namespace] = field(default_factory=set)
-
-    @property
-    def databases(self) -> list[str]:
-        """The databases other than the server's own."""
-        return sorted({namespace.db for namespace in self.definitions})
-
-
-def read_contents(archive: Path, *, stop: Callable[[], bool] = lambda: False) -> Contents:
-    """Read the archive whole.  Raises DamagedArchiveError, StoppedError and OSError."""
-    try:
-        return _read(archive, stop)
-    except FormatError as problem:
-        raise DamagedArchiveError(
-            f"The archive {archive.name} is damaged.",
-            observed=f"{problem}.",
-            safe="Nothing was changed; do not rely on this backup.",
-            next="Take another backup, or fetch this file again from where it was copied.",
-        ) from None
-
-
-def _read(archive: Path, stop: Callable[[], bool]) -> Contents:
-    with archive.open("rb") as file, closing(ahead(Inlet(file).pieces())) as pieces:
-        reader = ArchiveReader(pieces)
-        entries = [entry for entry in reader.prelude().entries if entry.namespace.db not in _SERVERS_OWN]
-        contents = Contents({entry.namespace: _definition(entry) for entry in entries}, {})
-        announced = {data: entry.namespace for entry in entries for data in entry.data_namespaces}
-        contents.fingerprints.update((entry.namespace, Fingerprint()) for entry in entries)
-        unfolder = Unfolder()
-        for block in reader.blocks():
-            if stop():
-                raise StoppedError("The rehearsal was stopped.", observed="The archive was being read.")
-            if isinstance(block, NamespaceEnd):
-                continue
-            if block.namespace == _OPLOG:
-                contents.replayed.update(_written(unfolder, block))
-            elif name := announced.get(block.namespace):
-                contents.fingerprints[name].add(block.data, block.count)
-    return contents
-
-
-def _written(unfolder: Unfolder, block: Documents) -> Iterator[Namespace]:
-    for entry in split(block.data):
-        for one in unfolder.feed(entry):
-            if isinstance(one, Write):
-                yield one.namespace
+def definitions(prelude: Prelude) -> list[CollectionMetadata]:
+    """The definition of each announced collection; raises FormatError for metadata that is none."""
+    return [_definition(entry) for entry in prelude.entries]
 
 
 def _definition(entry: CollectionEntry) -> CollectionMetadata:
-    return decode(entry.metadata) if entry.metadata else CollectionMetadata(entry.namespace.collection, entry.type)
+    # Users and roles of one database, and the oplog, have no metadata.
+    if not entry.metadata:
+        return CollectionMetadata(entry.namespace.collection)
+    try:
+        metadata = decode(entry.metadata)
+    except FormatError as problem:
+        raise FormatError(f"{entry.namespace}: {problem}") from problem
+    if metadata.name not in {"", entry.namespace.collection}:
+        raise FormatError(f"{entry.namespace}: the metadata is that of {metadata.name!r}")
+    return metadata
 
 
-def documents_of(archive: Path, wanted: set[Namespace]) -> Iterator[Documents]:
-    """The archive's runs of documents of some collections, in its order."""
-    with archive.open("rb") as file, closing(ahead(Inlet(file).pieces())) as pieces:
-        reader = ArchiveReader(pieces)
-        reader.prelude()
-        for block in reader.blocks():
-            if isinstance(block, Documents) and block.namespace in wanted:
-                yield block
+def records(prelude: Prelude, ends: list[NamespaceEnd], definitions: list[CollectionMetadata]) -> list[NamespaceRecord]:
+    """What the archive itself says, in the manifest's form."""
+    by_namespace = {end.namespace: end for end in ends}
+    return [
+        _found(entry, next(by_namespace[n] for n in entry.data_namespaces if n in by_namespace), metadata)
+        for entry, metadata in zip(prelude.entries, definitions, strict=True)
+    ]
+
+
+def _found(entry: CollectionEntry, end: NamespaceEnd, metadata: CollectionMetadata) -> NamespaceRecord:
+    return NamespaceRecord(
+        db=entry.namespace.db,
+        collection=entry.namespace.collection,
+        data=end.namespace.collection,
+        type=entry.type,
+        documents=end.documents,
+        bytes=end.bytes,
+        crc64=f"{end.crc:016x}",
+        indexes=[str(index["name"]) for index in metadata.indexes],
+    )
+
+
+def record_differences(wanted: list[NamespaceRecord], found: list[NamespaceRecord]) -> list[str]:
+    """A line for each namespace that is not in `found` as it is in `wanted`."""
+    wanted_by = {Namespace(record.db, record.collection): record for record in wanted}
+    found_by = {Namespace(record.db, record.collection): record for record in found}
+    return [
+        f"{namespace}: the manifest says {_told(wanted_by.get(namespace))}, "
+        f"the archive holds {_told(found_by.get(namespace))}."
+        for namespace in sorted(wanted_by.keys() | found_by.keys())
+        if wanted_by.get(namespace) != found_by.get(namespace)
+    ]
+
+
+def _told(record: NamespaceRecord | None) -> str:
+    if record is None:
+        return "nothing"
+    return (
+        f"{record.documents} documents, {record.bytes} bytes, checksum {record.crc64}, "
+        f"indexes {', '.join(record.indexes) or 'none'}"
+    )

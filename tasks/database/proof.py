@@ -12,16 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from tasks.database.archive.ahead import ahead
-from tasks.database.archive.format import (
-    CollectionEntry,
-    FormatError,
-    Namespace,
-    OtherFormatError,
-    UnknownFormatError,
-)
+from tasks.database.archive.format import FormatError, OtherFormatError, UnknownFormatError
 from tasks.database.archive.inlet import Inlet
-from tasks.database.archive.metadata import CollectionMetadata, decode
 from tasks.database.archive.reader import ArchiveReader, Documents, NamespaceEnd, Prelude
+from tasks.database.contents import definitions, record_differences, records
 from tasks.database.manifest import Manifest, NamespaceRecord, ProofRecord, load, manifest_path, save
 from tasks.database.run import tool_version
 from tasks.database.untried import untried
@@ -135,8 +129,8 @@ def _prove(path: Path, manifest: Manifest | None, watcher: _Watcher, now: Callab
                 _refuse_changed(path, before)  # Which explains the damage.
                 raise
             _refuse_changed(path, before)
-        definitions = _definitions(prelude)
-        records = _records(prelude, ends, definitions)
+        defined = definitions(prelude)
+        held = records(prelude, ends, defined)
     except OtherFormatError as problem:
         if manifest:
             raise _damaged(path, f"{problem}.") from None
@@ -165,15 +159,13 @@ def _prove(path: Path, manifest: Manifest | None, watcher: _Watcher, now: Callab
         gzip=inlet.gzip,
         server_version=prelude.header.server_version,
         written_by=prelude.header.tool_version,
-        namespaces=records,
-        documents=sum(record.documents for record in records),
-        bytes=sum(record.bytes for record in records),
-        indexes=sum(len(record.indexes) for record in records),
+        namespaces=held,
+        documents=sum(record.documents for record in held),
+        bytes=sum(record.bytes for record in held),
+        indexes=sum(len(record.indexes) for record in held),
         against_manifest=manifest is not None,
         unproven=[] if manifest else _unproven(gzip=inlet.gzip),
-        untried=untried(
-            (str(entry.namespace), found) for entry, found in zip(prelude.entries, definitions, strict=True)
-        ),
+        untried=untried((str(entry.namespace), found) for entry, found in zip(prelude.entries, defined, strict=True)),
     )
     if manifest and (differences := _differences(proof, manifest)):
         raise _damaged(path, "\n".join(differences))
@@ -222,48 +214,6 @@ def _read(inlet: Inlet, total: int, watcher: _Watcher) -> tuple[Prelude, list[Na
         return prelude, ends
 
 
-def _definitions(prelude: Prelude) -> list[CollectionMetadata]:
-    """The definition of each announced collection; raises FormatError for metadata that is none."""
-    return [_definition(entry) for entry in prelude.entries]
-
-
-def _definition(entry: CollectionEntry) -> CollectionMetadata:
-    # Users and roles of one database, and the oplog, have no metadata.
-    if not entry.metadata:
-        return CollectionMetadata(entry.namespace.collection)
-    try:
-        metadata = decode(entry.metadata)
-    except FormatError as problem:
-        raise FormatError(f"{entry.namespace}: {problem}") from problem
-    if metadata.name not in {"", entry.namespace.collection}:
-        raise FormatError(f"{entry.namespace}: the metadata is that of {metadata.name!r}")
-    return metadata
-
-
-def _records(
-    prelude: Prelude, ends: list[NamespaceEnd], definitions: list[CollectionMetadata]
-) -> list[NamespaceRecord]:
-    """What the archive itself says, in the manifest's form."""
-    by_namespace = {end.namespace: end for end in ends}
-    return [
-        _found(entry, next(by_namespace[n] for n in entry.data_namespaces if n in by_namespace), metadata)
-        for entry, metadata in zip(prelude.entries, definitions, strict=True)
-    ]
-
-
-def _found(entry: CollectionEntry, end: NamespaceEnd, metadata: CollectionMetadata) -> NamespaceRecord:
-    return NamespaceRecord(
-        db=entry.namespace.db,
-        collection=entry.namespace.collection,
-        data=end.namespace.collection,
-        type=entry.type,
-        documents=end.documents,
-        bytes=end.bytes,
-        crc64=f"{end.crc:016x}",
-        indexes=[str(index["name"]) for index in metadata.indexes],
-    )
-
-
 def _differences(proof: Proof, manifest: Manifest) -> list[str]:
     lines = [
         f"{what}: the manifest says {wanted}, the archive is {found}."
@@ -274,22 +224,7 @@ def _differences(proof: Proof, manifest: Manifest) -> list[str]:
         )
         if wanted != found
     ]
-    wanted_by = {Namespace(record.db, record.collection): record for record in manifest.namespaces}
-    found_by = {Namespace(record.db, record.collection): record for record in proof.namespaces}
-    for namespace in sorted(wanted_by.keys() | found_by.keys()):
-        wanted, found = wanted_by.get(namespace), found_by.get(namespace)
-        if wanted != found:
-            lines.append(f"{namespace}: the manifest says {_told(wanted)}, the archive holds {_told(found)}.")
-    return lines
-
-
-def _told(record: NamespaceRecord | None) -> str:
-    if record is None:
-        return "nothing"
-    return (
-        f"{record.documents} documents, {record.bytes} bytes, checksum {record.crc64}, "
-        f"indexes {', '.join(record.indexes) or 'none'}"
-    )
+    return lines + record_differences(manifest.namespaces, proof.namespaces)
 
 
 def _unproven(*, gzip: bool) -> list[str]:

@@ -12,6 +12,8 @@ import pytest
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo import MongoClient
 
+from tasks.database.place import Place, judge
+
 DB = "apinizerdb"
 BULK = "bulk"
 MEGABYTE = 1_000_000
@@ -117,6 +119,41 @@ def test_drop_everything_and_put_it_back(cluster: Any, database: Client) -> None
     code, text = cluster.run("backups", "--backup-dir", str(backups), "-o", "json")
     assert code == 0, text
     assert archive.name in text
+
+
+def test_places_of_a_real_pod(cluster: Any) -> None:
+    """A container's own file system, both kinds of emptyDir and a folder of the node, as a kubelet mounts them."""
+    image = cluster.images()["apinizer/manager"]
+    volumes = {
+        "disk": {"emptyDir": {}},
+        "memory": {"emptyDir": {"medium": "Memory"}},
+        "host": {"hostPath": {"path": "/srv"}},
+    }
+    container = {
+        "name": "c", "image": image, "imagePullPolicy": "Never", "command": ["sleep", "600"],
+        "volumeMounts": [{"name": name, "mountPath": f"/on/{name}"} for name in volumes],
+    }  # fmt: skip
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "places", "namespace": "apinizer"},
+        "spec": {
+            "terminationGracePeriodSeconds": 0, "containers": [container],
+            "volumes": [{"name": name, **volume} for name, volume in volumes.items()],
+        },
+    }  # fmt: skip
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    try:
+        cluster.kubectl("wait", "-n", "apinizer", "--for=condition=Ready", "pod/places", "--timeout=90s")
+        mounts = cluster.kubectl("exec", "-n", "apinizer", "places", "--", "cat", "/proc/self/mountinfo")
+    finally:
+        cluster.kubectl("delete", "-n", "apinizer", "pod/places", "--wait=false")
+
+    def judged(directory: str) -> Place:
+        return judge(directory, mounts, container=False, kubernetes=True)
+
+    assert "own file system" in judged("/backups").ephemeral
+    assert "emptyDir" in judged("/on/disk/backups").ephemeral
+    assert "in memory" in judged("/on/memory").ephemeral
+    assert judged("/on/host/backups").ephemeral == judged("/on/host/backups").warning == ""
 
 
 @pytest.fixture
