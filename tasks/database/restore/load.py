@@ -10,14 +10,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from tasks.database.archive.format import FormatError, Namespace, split
 from tasks.database.archive.inlet import Inlet
+from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.archive.reader import ArchiveReader, Documents
 from tasks.database.element import filter_of, id_of
 from tasks.database.fingerprint import Fingerprint
 from tasks.database.proof import Proof
+from tasks.database.restore.patience import passing
 from tasks.database.restore.work import Work
 from tasks.domain.errors import DamagedArchiveError, UpgradeError
 
@@ -27,21 +29,26 @@ _LANES = 3
 _WAITING = 2
 """Runs (1 MiB, or one document of 16 MiB) that may wait in each lane: this bounds the memory."""
 
-_DUPLICATE = 11000
+_DUPLICATE, _UNAUTHORIZED = 11000, 13
 _MODULUS = 1 << 128
 
 
 @dataclass(slots=True)
 class Copy:
-    """A collection on its way: where its documents go, and what they should amount to then.
+    """A collection on its way: where its documents go, how it is defined, and what they should amount to then.
 
     `again` are documents that were there already with the same bytes: sent twice, or archived twice.
     """
 
     collection: str
-    ordered: bool
+    definition: CollectionMetadata
     expected: Fingerprint = field(default_factory=Fingerprint)
     again: Fingerprint = field(default_factory=Fingerprint)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of its documents is part of what it holds."""
+        return bool(self.definition.options.get("capped"))
 
     def is_whole(self, found: Fingerprint) -> bool:
         """Whether a copy that reads as `found` holds every document that the archive has, and nothing else."""
@@ -83,15 +90,22 @@ def insert(work: Work, copy: Copy, data: bytes) -> None:
     documents = [RawBSONDocument(document) for document in split(data)]
     collection = work.raw(copy.collection)
     first = True
+    # Documents from before a validator may not fit it.  Only then, for not every user may pass it over.
+    bypass = bool(copy.definition.options.get("validator"))
 
     def once() -> None:
-        nonlocal first
+        nonlocal first, bypass
         # In order where the order is the content; on a second try what got in comes first anyway.
         ordered, first = copy.ordered and first, False
         try:
-            collection.insert_many(documents, ordered=ordered, bypass_document_validation=True)
+            collection.insert_many(documents, ordered=ordered, bypass_document_validation=bypass or None)
         except BulkWriteError as problem:
             _settle(work, copy, documents, problem)
+        except OperationFailure as problem:
+            if problem.code != _UNAUTHORIZED or not bypass:
+                raise
+            first, bypass = True, False
+            once()
 
     work.guard()
     work.patience(once)
@@ -113,11 +127,13 @@ def _settle(work: Work, copy: Copy, documents: list[RawBSONDocument], problem: B
     """
     details: Any = problem.details or {}
     errors: list[dict[str, Any]] = details.get("writeErrors", [])
-    if not errors or any(error.get("code") != _DUPLICATE for error in errors):
-        codes = sorted({str(error.get("code")) for error in errors or details.get("writeConcernErrors", [])})
+    others = {int(error.get("code", 0)) for error in errors or details.get("writeConcernErrors", [])} - {_DUPLICATE}
+    if others and all(passing(OperationFailure("", code)) for code in others):
+        raise OperationFailure("", min(others))  # To be tried again: what got in is then there already.
+    if others or not errors:
         raise UpgradeError(
             f"The server did not take documents of the archive into {copy.collection}.",
-            observed=f"{len(errors)} of {len(documents)}, with code {', '.join(codes) or 'unknown'}.",
+            observed=f"{len(errors)} of {len(documents)}, with code {', '.join(map(str, sorted(others)))}.",
             next="Look the code up in the server's documentation and its log.",
         )
     collection = work.raw(copy.collection)
@@ -129,7 +145,7 @@ def _settle(work: Work, copy: Copy, documents: list[RawBSONDocument], problem: B
         if existing is None or existing.raw == raw:
             copy.again.add(raw)
             continue
-        collection.replace_one(same_id, document, bypass_document_validation=True)
+        collection.replace_one(same_id, document)
         copy.expected.take(bytes(existing.raw))
     if copy.ordered and len(errors) == 1 and (rest := documents[int(errors[0]["index"]) + 1 :]):
         insert(work, copy, b"".join(document.raw for document in rest))

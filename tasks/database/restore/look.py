@@ -130,10 +130,11 @@ def survey(
         *_unfit_time_series(client, archived, proof, request),
         *([] if going_on else _no_room(client, archived, request)),
     ]
+    then = {one.namespace.collection for one in archived if one.namespace.db == request.source}
     plan = make_restore_plan(
         archived,
         manifest,
-        [_present(client, request.database, info) for info in infos if _shown(info["name"])],
+        [_present(client, request, info, then) for info in infos if _shown(info["name"])],
         request,
         _safety(safety, request.database),
         archive=archive.name,
@@ -189,15 +190,15 @@ def _archived(number: int, definition: CollectionMetadata, proof: Proof) -> Arch
     )
 
 
-def _present(client: Client, database: str, info: dict[str, Any]) -> Present:
-    kind = kind_of(info)
-    count = 0
-    if kind == "collection":
-        # Counted, not estimated: a safety backup is held against it.
-        count = client[database][info["name"]].count_documents({})
-    elif kind == "timeseries":
-        count = client[database][f"system.buckets.{info['name']}"].count_documents({})
-    return Present(name=info["name"], kind=kind, documents=count)
+def _present(client: Client, request: RestoreRequest, info: dict[str, Any], then: set[str]) -> Present:
+    name, kind = info["name"], kind_of(info)
+    if kind == "view":
+        return Present(name=name, kind=kind)
+    collection = client[request.database][f"system.buckets.{name}" if kind == "timeseries" else name]
+    # Counted where it is held against a safety backup; elsewhere the server's own figure is enough to be shown.
+    counted = request.exact and name not in then
+    count = collection.count_documents({}) if counted else collection.estimated_document_count()
+    return Present(name=name, kind=kind, documents=count)
 
 
 def _safety(path: Path | None, database: str) -> Safety | None:

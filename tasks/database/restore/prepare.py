@@ -87,7 +87,7 @@ def _made(work: Work, survey: Survey, action: Action) -> Copy:
     work.stop_if_asked()
     name, definition = copy_name(survey.run, action.number), survey.definitions[action.number]
     work.create(name, definition.options, with_expiry=False)
-    return Copy(data_name(name, action.kind), ordered=bool(definition.options.get("capped")))
+    return Copy(data_name(name, action.kind), definition)
 
 
 def _check(work: Work, copy: Copy, action: Action) -> Ready:

@@ -105,7 +105,7 @@ def _make_in_place(work: Work, survey: Survey, action: Action, definition: Colle
         ) as source:  # fmt: skip
             for batch in source:
                 read.add(batch.documents, batch.count)
-                insert(work, Copy(into, ordered=bool(definition.options.get("capped"))), batch.documents)
+                insert(work, Copy(into, definition), batch.documents)
                 teller.say("rename", target)
         return read
 
