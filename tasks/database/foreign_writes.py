@@ -10,7 +10,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from pymongo.change_stream import DatabaseChangeStream
@@ -28,6 +28,7 @@ Stream = DatabaseChangeStream[dict[str, Any]]
 _AWAIT_MILLISECONDS = 500
 _PAUSE = 1.0
 _SETTLED_POLLS = 2
+_TRIES = 5
 _EXPANDED_FROM = (6, 0)
 _GAP = {136, 280, 286}  # CappedPositionLost, ChangeStreamFatalError, ChangeStreamHistoryLost
 _NO_STREAM = {8000, 13, 40573, 40324, 59, 72, 115, 303, 20}
@@ -46,6 +47,7 @@ class ForeignWrites:
         self._logs: Counter[str] = Counter()
         self._aging: dict[str, bool] = {}
         self._polls = 0
+        self._baseline: dict[str, _Seen] = {}
         self.strength = ""
         """`change stream`, `operation counters` or `counts`."""
         self.notes: list[str] = []
@@ -104,6 +106,7 @@ class ForeignWrites:
                 raise
             first = self._first_look()
             return lambda: self._compare(first)
+        self._baseline = self._look()
         self.strength = "change stream"
         return lambda: self._follow(stream)
 
@@ -127,6 +130,8 @@ class ForeignWrites:
         while not self._closed.is_set():
             try:
                 with stream:
+                    # At once: a server that goes away before its first answer is gone on with from here.
+                    token = stream.resume_token or token
                     while not self._closed.is_set() and stream.alive:
                         event = stream.try_next()
                         token = stream.resume_token
@@ -182,9 +187,10 @@ class ForeignWrites:
         return self._aging[collection]
 
     def _fall_back(self, code: int | None) -> None:
+        """The stream cannot be gone on with: what is there now is compared with what was there at the start."""
         self._note(f"The change stream broke off (code {code}); from then on counts were compared, which sees less.")
-        with suppress(PyMongoError):
-            self._compare(self._first_look())
+        self.strength = "counts"
+        self._compare(self._baseline)
 
     def _first_look(self) -> "dict[str, _Seen]":
         try:
@@ -195,18 +201,28 @@ class ForeignWrites:
         return self._look()
 
     def _look(self) -> "dict[str, _Seen]":
+        """Identities and counts that belong together: a rename of ours in between makes both be taken again."""
+        found, writes = self._identities(), dict[str, int]()
+        for _ in range(_TRIES):
+            writes, before = self._writes(found), found
+            found = self._identities()
+            if found == before:
+                break
+        return {name: (identity, writes.get(name, 0)) for name, identity in found.items()}
+
+    def _identities(self) -> dict[str, tuple[str, bytes]]:
         with self._client.start_session() as session:
-            found = {
+            return {
                 name: identity
                 for name, identity in identities(self._client, session, self._database).items()
                 if not name.startswith("system.") and not is_own(name)
             }
+
+    def _writes(self, found: Mapping[str, tuple[str, bytes]]) -> dict[str, int]:
         if self.strength == "operation counters":
             totals = self._client.admin.command("top")["totals"]
-            writes = {name: _writes(totals.get(f"{self._database}.{name}", {})) for name in found}
-        else:
-            writes = {name: self._count(name) for name, (uuid, _) in found.items() if uuid}
-        return {name: (identity, writes.get(name, 0)) for name, identity in found.items()}
+            return {name: _writes(totals.get(f"{self._database}.{name}", {})) for name in found}
+        return {name: self._count(name) for name, (uuid, _) in found.items() if uuid}
 
     def _count(self, name: str) -> int:
         return int(self._client[self._database].command({"count": name})["n"])

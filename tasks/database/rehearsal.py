@@ -20,7 +20,7 @@ from pymongo.errors import PyMongoError
 from tasks.database.archive.format import Namespace, split
 from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.connection import Client, explain
-from tasks.database.contents import Contents, documents_of, read_contents
+from tasks.database.holdings import Contents, documents_of, read_contents
 from tasks.database.fingerprint import read_content
 from tasks.database.listing import collections
 from tasks.database.manifest import RehearsalRecord, load, save
@@ -205,7 +205,7 @@ _OF_NO_INTEREST = (
     "Other databases of the archive",
     "In the archive, not restored",
     "Users and roles of the archive",
-    "Writes of others were watched",
+    "Writes of others ",
 )
 """How sentences begin that every restore tells and that say nothing about a scratch database."""
 

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pymongo.errors import OperationFailure
 from tasks.database.change_event import Author, Own, author
 from tasks.database.foreign_writes import ForeignWrites, watch_for_others
 from tasks.domain.errors import DriftError
+from tests.tasks.database.conftest import _free_port as free_port
+from tests.tasks.database.conftest import _server as server
 
 Client = MongoClient[dict[str, Any]]
 CASES = yaml.safe_load((Path(__file__).parent / "tables" / "change_events.yaml").read_text())
@@ -145,6 +148,49 @@ def test_checking_asks_nobody(client: Client, watched: ForeignWrites, monkeypatc
     monkeypatch.setattr("pymongo.synchronous.database.Database.command", no_server)
     with pytest.raises(DriftError):
         watched.check()
+
+
+def test_what_is_written_while_the_watch_was_cut_off_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server stops and comes back; others write before the watch, which waits for long, looks again."""
+    monkeypatch.setattr("tasks.database.foreign_writes._PAUSE", 6.0)
+    port = free_port()
+    uri = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+    with ExitStack() as lasting:
+        client = lasting.enter_context(Client(uri, socketTimeoutMS=1500, serverSelectionTimeoutMS=1500))
+        with server(str(tmp_path), port):
+            client.w.api_proxy.insert_one({"_id": 0})
+            watched = lasting.enter_context(watch_for_others(client, "w"))
+        time.sleep(3)
+        watched.check()
+        with server(str(tmp_path), port):
+            client.w.api_proxy.insert_one({"_id": "foreign"})
+            with pytest.raises(DriftError, match="api_proxy: 1 × insert"):
+                watched.settle(60)
+
+
+def test_a_stream_that_cannot_go_on_is_made_up_for_by_what_was_there_at_the_start(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others wrote while the server's oplog ran away from the stream is found by comparing counts."""
+    monkeypatch.setattr("tasks.database.foreign_writes._PAUSE", 0.1)
+    client.w.api_proxy.insert_many({"_id": i} for i in range(3))
+    client.w.apinizer_log.insert_one({"_id": 0})
+    lost = threading.Event()
+
+    def try_next(_stream: Any) -> None:
+        if not lost.is_set():
+            client.w.api_proxy.insert_one({"_id": "foreign"})
+            client.w.apinizer_log.insert_one({"_id": 1})
+            lost.set()
+        raise OperationFailure("the resume point is not in the oplog any more", 286)
+
+    monkeypatch.setattr("pymongo.synchronous.change_stream.ChangeStream.try_next", try_next)
+    with watch_for_others(client, "w") as watched:
+        assert lost.wait(30)
+        with pytest.raises(DriftError, match="api_proxy: 1 ×"):
+            watched.settle(60)
+        assert watched.strength == "counts"
+        assert any("broke off (code 286)" in line for line in watched.evidence())
 
 
 def test_a_server_that_stalls_is_followed_on(mortal: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,9 @@ def test_an_empty_database_and_a_known_uuid(client: Client) -> None:
     archive = sampled(proxy=made_by(1, count=50))
     assert look_up(client, "kin", archive.ids, {}).kinship is Kinship.UNKNOWN
     client.kin.create_collection("proxy")
-    assert look_up(client, "kin", archive.ids, {"proxy": ""}).kinship is Kinship.UNKNOWN
+    empty = look_up(client, "kin", archive.ids, {"proxy": ""})
+    assert empty.kinship is Kinship.UNKNOWN
+    assert "no documents" in empty.reason
     with client.start_session() as session:
         known = identities(client, session, "kin")["proxy"][0]
     assert known

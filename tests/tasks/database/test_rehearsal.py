@@ -23,7 +23,8 @@ from tasks.database.manifest import load
 from tasks.database.proof import prove
 from tasks.database.rehearsal import SCRATCH, Rehearsal, rehearse
 from tasks.database.restore.run import restore
-from tasks.domain.errors import BlockedError, StoppedError, UnprovenError, UsageError
+from tasks.database.trial import try_definition
+from tasks.domain.errors import BlockedError, ForbiddenError, StoppedError, UnprovenError, UsageError
 
 Client = MongoClient[dict[str, Any]]
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -189,6 +190,12 @@ def test_a_database_that_refuses_everything_is_no_lack_of_the_server(login: Any,
     with pytest.raises(Exception, match="may not") as caught:
         rehearsed(login("reader", "reader"), archive)
     assert not isinstance(caught.value, OperationFailure)
+
+
+def test_a_missing_right_is_no_lack_of_the_server(login: Any) -> None:
+    definition = CollectionMetadata("c", "collection", "", {"capped": True, "size": 4096}, ())
+    with pytest.raises(ForbiddenError), open_database(login("reader", "reader")) as client:
+        try_definition(client, "scratch", definition)
 
 
 KILLED = """
