@@ -14,7 +14,7 @@ from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import EXACT, CollectionMetadata, decode
 from tasks.database.archive.reader import ArchiveReader, Documents
 from tasks.database.connection import Client
-from tasks.database.kinship import IdSampler, Kinship, look_up
+from tasks.database.kinship import IdSampler
 from tasks.database.listing import batches
 from tasks.database.manifest import Manifest, load
 from tasks.database.proof import Proof, prove
@@ -23,7 +23,6 @@ from tasks.database.restore.plan import (
     Action,
     Archived,
     Present,
-    Refusal,
     RestorePlan,
     RestoreRequest,
     Safety,
@@ -32,9 +31,9 @@ from tasks.database.restore.plan import (
 )
 from tasks.database.restore.preview import would_merge
 from tasks.database.restore.state import State, read_state, runs_in
+from tasks.database.restore.world import reasons
 
 _PIECE = 4 * 1024 * 1024
-_VIEWLESS_TIME_SERIES = (8, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +121,9 @@ def survey(
     run = run_of(proof.sha256)
     state = read_state(client, request.database, run) if run in runs_in(own) else None
     going_on = state is not None and state.phase == "swapping" and state.is_of(request)
-    strangers, kinship = _stranger(client, request, definitions, archived, sampler, going_on=going_on)
-    found = [
-        *_unfit_server(client),
-        *_unfinished(client, request, own, run, state),
-        *strangers,
-        *_unfit_time_series(client, archived, proof, request),
-        *([] if going_on else _no_room(client, archived, request)),
-    ]
+    found, kinship = reasons(
+        client, request, archived, definitions, proof, sampler, own=own, run=run, state=state, going_on=going_on
+    )
     then = {one.namespace.collection for one in archived if one.namespace.db == request.source}
     plan = make_restore_plan(
         archived,
@@ -212,111 +206,6 @@ def _safety(path: Path | None, database: str) -> Safety | None:
     except OSError as problem:
         return Safety(name=path.name, problem=f"it cannot be read ({problem.strerror})")
     return Safety.of(load(path), database, path.name, digest.hexdigest())
-
-
-def _unfit_server(client: Client) -> Iterator[Refusal]:
-    hello = client.admin.command("hello")
-    if not hello.get("isWritablePrimary", hello.get("ismaster", False)):
-        yield Refusal(
-            kind="usage",
-            happened="The database server that was reached is not the primary.",
-            observed=f"Replica set {hello.get('setName') or 'unnamed'}.",
-            next="Name the primary, or the whole replica set without directConnection.",
-        )
-
-
-def _unfinished(
-    client: Client, request: RestoreRequest, own: list[str], run: str, state: State | None
-) -> Iterator[Refusal]:
-    """A restore that was putting collections in place comes first: the database is half the one, half the other."""
-    if state is not None and state.phase == "swapping" and not state.is_of(request):
-        yield _half_done(state, request.database, "asked otherwise")
-    for other in runs_in(own):
-        left = read_state(client, request.database, other) if other != run else None
-        if left is not None and left.phase == "swapping":
-            yield _half_done(left, request.database, f"of {left.archive}")
-
-
-def _half_done(state: State, database: str, which: str) -> Refusal:
-    return Refusal(
-        kind="blocked",
-        happened=f"A restore {which} was interrupted while it put collections of {database} in their place.",
-        observed=f"Archive {state.archive}, SHA-256 {state.sha256[:12]}…, asked for: "
-        f"{state.request.model_dump_json(exclude_defaults=True)}.",
-        next="Restore that archive again with the same options: it goes on where it was. "
-        f"To give it up, drop the collection apinizer-restore.{run_of(state.sha256)}.state.",
-    )
-
-
-def _stranger(
-    client: Client,
-    request: RestoreRequest,
-    definitions: dict[int, CollectionMetadata],
-    archived: list[Archived],
-    sampler: IdSampler,
-    *,
-    going_on: bool,
-) -> tuple[list[Refusal], list[str]]:
-    """Whether the archive is of another installation; what an interrupted restore brought is no witness."""
-    if going_on:
-        return [], []
-    uuids = {
-        one.namespace.collection: definitions[one.number].uuid
-        for one in archived
-        if one.namespace.db == request.source and one.kind == "collection"
-    }
-    judged = look_up(client, request.database, sampler.ids, uuids)
-    if judged.kinship is not Kinship.OTHER:
-        return [], []
-    if request.other_installation:
-        return [], [f"The archive is of another installation. {judged.reason}"]
-    refusal = Refusal(
-        kind="blocked",
-        happened=f"The archive seems to be of another installation than the database {request.database}.",
-        observed=judged.reason,
-        next="Name this installation's archive; if this one is meant, say so with --from-other-installation.",
-    )
-    return [refusal], []
-
-
-def _unfit_time_series(
-    client: Client, archived: list[Archived], proof: Proof, request: RestoreRequest
-) -> Iterator[Refusal]:
-    series = [one for one in archived if one.kind == "timeseries" and one.namespace.db == request.source]
-    if not series:
-        return
-    version = client.admin.command("buildInfo")["version"]
-    numbers = tuple(int(part) for part in str(version).split("-")[0].split(".") if part.isdecimal())
-    whole = [one for one in series if not proof.namespaces[one.number].data.startswith("system.buckets.")]
-    if numbers >= _VIEWLESS_TIME_SERIES or whole:
-        yield Refusal(
-            kind="unproven",
-            happened=f"Time series cannot be restored natively here: {', '.join(s.namespace.collection for s in series)}.",
-            observed=f"Server {version}; archive of server {proof.server_version}.",
-            next="Restore with the engine mongodump, or exclude them.",
-            native_only=True,
-        )
-
-
-def _no_room(client: Client, archived: list[Archived], request: RestoreRequest) -> Iterator[Refusal]:
-    """The copies stand beside what is there.  Servers before 4.4 do not say how large their disk is."""
-    statistics = client[request.database].command("dbStats")
-    total, used = statistics.get("fsTotalSize"), statistics.get("fsUsedSize")
-    if not total or used is None:
-        return
-    documents = sum(one.bytes for one in archived if one.namespace.db == request.source)
-    # How well this server compresses these documents; three quarters where it cannot be told.
-    data, stored = statistics.get("dataSize", 0), statistics.get("storageSize", 0)
-    ratio = min(1.0, stored / data) if data > 10_000_000 and stored else 0.75
-    if total - used < documents * ratio:
-        yield Refusal(
-            kind="blocked",
-            happened="There is no room on the database server for the restore.",
-            observed=f"Free: {round(total - used):,} bytes. Needed beside what is there, estimated from "
-            f"{documents:,} bytes of documents: {round(documents * ratio):,}.",
-            next="Free some space on the database server's disk.",
-            native_only=True,
-        )
 
 
 def _told(own: list[str], run: str, state: State | None) -> Iterator[str]:
