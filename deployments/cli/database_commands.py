@@ -1,6 +1,5 @@
 """The commands on the database: `backup`, `backups`, `verify`, `restore`.  `main` registers them."""
 
-from blocks.settings import InstallationSettings, installation_of
 from deployments.cli import database_options as db
 from deployments.cli import options as opt
 
@@ -30,10 +29,10 @@ def backup(
 
     settings = opt.settings(config, kubeconfig, context, namespace, backup_dir=backup_dir)
     settings = db.with_address(settings, uri, uri_file, database)
-    settings = _with_backup(
+    settings = db.with_backup(
         settings,
-        engine=engine.value if engine else None,
-        ssh=ssh or None,
+        engine,
+        ssh,
         whole_server=whole_server,
         leave_out=tuple(leave_out) if leave_out else None,
         keep=keep,
@@ -107,9 +106,7 @@ def restore(
 
     settings = opt.settings(config, kubeconfig, context, namespace, backup_dir=backup_dir)
     settings = db.with_address(settings, uri, uri_file, database)
-    settings = _with_backup(
-        settings, ephemeral_allowed=allow_ephemeral, engine=engine.value if engine else None, ssh=ssh or None
-    )
+    settings = db.with_backup(settings, engine, ssh, ephemeral_allowed=allow_ephemeral)
     wish = restoring.RestoreWish(
         archive=archive,
         source_database=source_database,
@@ -123,11 +120,3 @@ def restore(
         ask_cluster=not no_cluster,
     )
     restoring.restore(settings, wish, output, ask=not yes, dry_run=dry_run)
-
-
-def _with_backup(settings: InstallationSettings, **said: object) -> InstallationSettings:
-    """The settings with what the options say; raise `UsageError` where they contradict each other."""
-    given = {name: value for name, value in said.items() if value is not None}
-    content: dict[str, object] = settings.model_dump(mode="python")
-    content["backup"] = {**settings.backup.model_dump(mode="python"), **given}
-    return installation_of(content, source="given by options")

@@ -215,6 +215,17 @@ def _required(text: str, otherwise: str) -> str:
     return text
 
 
+def with_backup(
+    settings: InstallationSettings, engine: EngineChoice | None, ssh: str, **said: object
+) -> InstallationSettings:
+    """The settings with what the options say of the backup; raise `UsageError` where they contradict each other."""
+    spoken_of = {"engine": engine.value if engine else None, "ssh": ssh or None, **said}
+    given = {name: value for name, value in spoken_of.items() if value is not None}
+    content: dict[str, object] = settings.model_dump(mode="python")
+    content["backup"] = {**settings.backup.model_dump(mode="python"), **given}
+    return installation_of(content, source="given by options")
+
+
 def renames(texts: list[str] | None) -> dict[str, str]:
     """The new name by the old one; raise `UsageError` for what is no OLD=NEW."""
     found: dict[str, str] = {}

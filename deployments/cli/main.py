@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from deployments.cli import database_commands
+from deployments.cli import database_options as db
 from deployments.cli import options as opt
 from deployments.cli.outcome import DocumentedError, defect, tell_failure, unwritten, usage_error
 from tasks.domain.errors import UpgradeError, UsageError
@@ -89,6 +90,11 @@ def upgrade(
     image_prefix: opt.ImagePrefix = "",
     repository: opt.Repository = None,
     backup_dir: opt.BackupDir = "",
+    engine: db.Engine = None,
+    ssh: db.Ssh = "",
+    keep: db.Keep = None,
+    keep_days: db.KeepDays = None,
+    allow_ephemeral: db.AllowEphemeral = None,
     manager_timeout: opt.ManagerTimeout = None,
     timeout: opt.Timeout = None,
     yes: opt.Yes = False,
@@ -100,6 +106,7 @@ def upgrade(
 
     settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
     settings = opt.with_timeouts(settings, manager_timeout, timeout)
+    settings = db.with_backup(settings, engine, ssh, keep=keep, keep_days=keep_days, ephemeral_allowed=allow_ephemeral)
     wish = opt.wish(settings, to, environments, together, parallel, repository)
     if dry_run:
         look.plan(settings, wish, output)
