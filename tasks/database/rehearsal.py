@@ -20,8 +20,8 @@ from pymongo.errors import PyMongoError
 from tasks.database.archive.format import Namespace, split
 from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.connection import Client, explain
-from tasks.database.holdings import Contents, documents_of, read_contents
 from tasks.database.fingerprint import read_content
+from tasks.database.holdings import Contents, documents_of, read_contents
 from tasks.database.listing import collections
 from tasks.database.manifest import RehearsalRecord, load, save
 from tasks.database.restore.definition import (

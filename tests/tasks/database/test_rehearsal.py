@@ -38,7 +38,7 @@ def filled(client: Client) -> Client:
     db.api_proxy.create_index("name", unique=True)
     db.create_collection("policy", validator={"a": {"$gt": 0}}, validationLevel="moderate")
     db.policy.insert_many({"_id": i, "a": i + 1} for i in range(20))
-    db.create_collection("empty")
+    db.create_collection("empty", collation={"locale": "tr"})
     db.create_collection("recent", viewOn="api_proxy", pipeline=[{"$match": {"name": "proxy 1"}}])
     db["odd name.with dots ü"].insert_one({"_id": {"a": 1}, "at": NOW})
     db.token.insert_many({"_id": i, "at": datetime(2020, 1, 1, tzinfo=UTC)} for i in range(3))
