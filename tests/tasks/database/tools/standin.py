@@ -8,7 +8,7 @@ writer, reads a login as Go's driver does (a plus is a plus), prints progress in
 error, ends at SIGTERM with the tools' words, and ignores SIGPIPE, as they do.
 
 Beside the program, `behaviour.json` may ask for: `fail` (a line after `Failed: `) and `code`, `after` (batches
-before that), `pause` (seconds before each batch), `deaf` (SIGTERM is not heard), `version`, `lose` (documents that
+before that), `stall` (seconds to do nothing after those batches), `pause` (seconds before each batch), `deaf` (SIGTERM is not heard), `version`, `lose` (documents that
 a restore counts as failed), `forget` (documents of each run that it
 skips without a word), `junk` (bytes that are no archive are written, with exit code 0), and `pids` (a file
 that gets the process id).
@@ -112,10 +112,11 @@ class Batches:
 
     def next(self) -> None:
         time.sleep(BEHAVIOUR.get("pause", 0))
-        if "fail" in BEHAVIOUR:
-            if not self.left:
+        if not self.left:
+            time.sleep(BEHAVIOUR.get("stall", 0))
+            if "fail" in BEHAVIOUR:
                 fail(BEHAVIOUR["fail"], BEHAVIOUR.get("code", 1))
-            self.left -= 1
+        self.left -= 1
 
 
 def dumped(client: MongoClient[Any], asked: argparse.Namespace) -> list[tuple[Namespace, CollectionEntry]]:

@@ -1,5 +1,8 @@
 """Restores by the other engine, here and over a real SSH connection; `standin.py` says what it stands for."""
 
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from datetime import UTC, datetime
@@ -33,7 +36,7 @@ from tasks.domain.errors import (
     UsageError,
 )
 from tests.tasks.database.tools.conftest import FarSide, Installed
-from tests.tasks.database.tools.test_dump_with_tool import gone
+from tests.tasks.database.tools.test_dump_with_tool import ROOT, gone, kill_tree
 
 Client = MongoClient[dict[str, Any]]
 DB = "apinizerdb"
@@ -248,6 +251,36 @@ def test_the_guard_ends_the_tool(
     assert gone(where[1].pid())
     assert str(safety) in caught.value.safe
     assert len(calls) > 1
+
+
+def test_killed_here_nothing_goes_on_there(
+    then: Client, uri: str, archive: Path, tmp_path: Path, where: tuple[str, Installed]
+) -> None:
+    ssh, installed = where
+    # All is sent, and the tool is silent: only the end of its input can tell it.
+    installed.behave(after=1, stall=600)
+    script = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, {str(ROOT)!r})
+        from pydantic import SecretStr
+        from tasks.database.restore.plan import RestoreRequest
+        from tasks.database.tools.address import Address
+        from tasks.database.tools.find import Tool
+        from tasks.database.tools.restoring import restore_with_tool
+        Address.loopback = False
+        restore_with_tool(Tool("mongorestore", "100.9.4", {ssh!r}), SecretStr({uri!r}), Path({str(archive)!r}),
+                          RestoreRequest(database="scratch", source_database={DB!r}),
+                          progress=lambda at: at.phase == "load" and print(at.collection, flush=True))
+    """)
+    worker = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert worker.stdout
+    assert worker.stdout.readline()
+    pid = installed.pid()
+    assert not gone(pid, seconds=0.5)
+    kill_tree(worker, also_children=bool(ssh))
+    assert gone(pid)
+    assert list(installed.temporary.iterdir()) == []
 
 
 def test_stopped(then: Client, uri: str, archive: Path, safety: Path, where: tuple[str, Installed]) -> None:
