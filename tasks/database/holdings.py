@@ -11,6 +11,7 @@ from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import CollectionMetadata, decode
 from tasks.database.archive.reader import ArchiveReader, Documents, NamespaceEnd
 from tasks.database.fingerprint import Fingerprint
+from tasks.database.oplog import index_changes, with_indexes
 from tasks.database.oplog_entry import Unfolder, Write
 from tasks.domain.errors import DamagedArchiveError, StoppedError
 
@@ -20,7 +21,11 @@ _SERVERS_OWN = frozenset({"", "admin", "config", "local"})
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """By the announced names; `replayed` are the collections that the archive's oplog changes afterwards."""
+    """By the announced names.
+
+    The archive's oplog changes indexes and documents afterwards: `definitions` are those of the end, `replayed`
+    the collections whose documents are other ones then than the fingerprints say.
+    """
 
     definitions: dict[Namespace, CollectionMetadata]
     fingerprints: dict[Namespace, Fingerprint]
@@ -59,17 +64,20 @@ def _read(archive: Path, stop: Callable[[], bool]) -> Contents:
             if isinstance(block, NamespaceEnd):
                 continue
             if block.namespace == _OPLOG:
-                contents.replayed.update(_written(unfolder, block))
+                _replay(contents, unfolder, block)
             elif name := announced.get(block.namespace):
                 contents.fingerprints[name].add(block.data, block.count)
     return contents
 
 
-def _written(unfolder: Unfolder, block: Documents) -> Iterator[Namespace]:
+def _replay(contents: Contents, unfolder: Unfolder, block: Documents) -> None:
+    """Take in what the oplog changes: which collections' documents, and their indexes."""
     for entry in split(block.data):
         for one in unfolder.feed(entry):
             if isinstance(one, Write):
-                yield one.namespace
+                contents.replayed.add(one.namespace)
+            elif one.namespace in contents.definitions and (changes := index_changes(one)):
+                contents.definitions[one.namespace] = with_indexes(contents.definitions[one.namespace], changes)
 
 
 def _definition(entry: CollectionEntry) -> CollectionMetadata:

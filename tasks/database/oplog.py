@@ -51,12 +51,31 @@ class OplogOutcome:
 
     def amended(self, namespace: Namespace, metadata: CollectionMetadata) -> CollectionMetadata:
         """The definition with the indexes that were made and dropped in the interval."""
-        found = {str(index["name"]): index for index in metadata.indexes}
-        for name, index in self.indexes.get(namespace, {}).items():
-            found.pop(name, None)
-            if index is not None:
-                found[name] = index
-        return CollectionMetadata(metadata.name, metadata.type, metadata.uuid, metadata.options, tuple(found.values()))
+        return with_indexes(metadata, self.indexes.get(namespace, {}))
+
+
+def with_indexes(metadata: CollectionMetadata, changes: Mapping[str, dict[str, Any] | None]) -> CollectionMetadata:
+    """The definition after indexes were made, by name, or dropped (None)."""
+    found = {str(index["name"]): index for index in metadata.indexes}
+    for name, index in changes.items():
+        found.pop(name, None)
+        if index is not None:
+            found[name] = index
+    return CollectionMetadata(metadata.name, metadata.type, metadata.uuid, metadata.options, tuple(found.values()))
+
+
+def index_changes(command: Command) -> dict[str, dict[str, Any] | None] | None:
+    """The indexes that a command makes, by name, or drops (None in the place of one); None for another command."""
+    body = bson.decode(command.body, EXACT)
+    if command.name in {"createIndexes", "commitIndexBuild"}:
+        # One index is the entry itself, several are a list in it.
+        return {
+            str(index["name"]): {name: value for name, value in index.items() if name not in _ENTRY_ONLY}
+            for index in body.get("indexes", [body])
+        }
+    if command.name in _INDEX_REMOVALS and isinstance(body.get("index"), str) and body["index"] != "*":
+        return {body["index"]: None}
+    return None
 
 
 def apply_oplog(
@@ -158,17 +177,10 @@ class _Run:
     def _command(self, command: Command) -> None:
         if command.name in _OF_NO_MATTER or not self._concerns(command):
             return
-        made = self.outcome.indexes.setdefault(command.namespace, {})
-        body = bson.decode(command.body, EXACT)
-        if command.name in {"createIndexes", "commitIndexBuild"}:
-            # One index is the entry itself, several are a list in it.
-            for index in body.get("indexes", [body]):
-                made[str(index["name"])] = {name: value for name, value in index.items() if name not in _ENTRY_ONLY}
-        elif command.name in _INDEX_REMOVALS and isinstance(body.get("index"), str) and body["index"] != "*":
-            made[body["index"]] = None
-        elif command.name == "collMod" and body.keys() <= {"collMod"}:
-            return
-        else:
+        changes = index_changes(command)
+        if changes is not None:
+            self.outcome.indexes.setdefault(command.namespace, {}).update(changes)
+        elif command.name != "collMod" or bson.decode(command.body, EXACT).keys() > {"collMod"}:
             raise refused(f"{command.name} cannot be applied here:", f"it was done to {command.namespace}.")
 
     def _concerns(self, command: Command) -> bool:

@@ -27,6 +27,7 @@ from tasks.database.trial import try_definition
 from tasks.domain.errors import BlockedError, ForbiddenError, StoppedError, UnprovenError, UsageError
 
 Client = MongoClient[dict[str, Any]]
+ID_INDEX = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
@@ -50,6 +51,17 @@ def filled(client: Client) -> Client:
 def archive(filled: Client, uri: str, tmp_path: Path) -> Path:
     with open_database(uri) as client:
         return dump(client, "apinizerdb", tmp_path, apinizer_version="2025.04.3").archive
+
+
+def write(path: Path, contents: list[tuple[CollectionEntry, list[dict[str, Any]]]]) -> None:
+    """An archive of these collections, without a manifest."""
+    with path.open("wb") as file:
+        writer = ArchiveWriter(file, Header("8.0.4", "test", 1), [entry for entry, _ in contents])
+        for entry, documents in contents:
+            writer.begin(entry.namespace)
+            writer.documents(entry.namespace, b"".join(map(bson.encode, documents)), len(documents))
+            writer.end(entry.namespace)
+        writer.close()
 
 
 def rehearsed(uri: str, archive: Path, **options: Any) -> Rehearsal:
@@ -128,23 +140,15 @@ def test_what_comes_back_otherwise_is_told(
 def test_what_this_server_lacks_is_named_and_the_rest_is_tried(client: Client, uri: str, tmp_path: Path) -> None:
     """An archive with a text and a hashed index, and an option of another server's; documents are tried all the same."""
     path = tmp_path / "apinizer-backup--1--2026-01-01--01.archive"
-    id_index = {"v": 2, "key": {"_id": 1}, "name": "_id_"}
     text = {"v": 2, "key": {"_fts": "text", "_ftsx": 1}, "name": "words", "weights": {"a": 1}, "textIndexVersion": 3}
     plain = {"v": 2, "key": {"a": 1}, "name": "a_1"}
     definitions = [
-        CollectionMetadata("article", "collection", "", {}, (id_index, text, plain)),
-        CollectionMetadata("odd", "collection", "", {"storageEngine": {"nonesuch": {}}}, (id_index,)),
-        CollectionMetadata("plain", "collection", "", {}, (id_index, plain)),
+        CollectionMetadata("article", "collection", "", {}, (ID_INDEX, text, plain)),
+        CollectionMetadata("odd", "collection", "", {"storageEngine": {"nonesuch": {}}}, (ID_INDEX,)),
+        CollectionMetadata("plain", "collection", "", {}, (ID_INDEX, plain)),
     ]
-    with path.open("wb") as file:
-        entries = [CollectionEntry(Namespace("db", d.name), d.encode(), "collection") for d in definitions]
-        writer = ArchiveWriter(file, Header("8.0.4", "test", 1), entries)
-        for entry in entries:
-            run = b"".join(bson.encode({"_id": i, "a": i}) for i in range(30))
-            writer.begin(entry.namespace)
-            writer.documents(entry.namespace, run, 30)
-            writer.end(entry.namespace)
-        writer.close()
+    run = [{"_id": i, "a": i} for i in range(30)]
+    write(path, [(CollectionEntry(Namespace("db", d.name), d.encode(), "collection"), run) for d in definitions])
     done = rehearsed(uri, path)
     assert not done.recorded
     assert done.record.documents == 90
@@ -152,6 +156,25 @@ def test_what_this_server_lacks_is_named_and_the_rest_is_tried(client: Client, u
     assert "This server could not try db.article: the index words" in told
     assert not any("plain" in line or "a_1" in line for line in done.unproven)
     assert SCRATCH not in client.list_database_names()
+
+
+def test_an_archive_with_an_oplog_comes_back_as_it_was_at_its_end(client: Client, uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "apinizer-backup--1--2026-01-01--01.archive"
+    definitions = [CollectionMetadata(name, "collection", "", {}, (ID_INDEX,)) for name in ("quiet", "written")]
+    contents: list[tuple[CollectionEntry, list[dict[str, Any]]]] = [
+        (CollectionEntry(Namespace("db", d.name), d.encode(), "collection"), [{"_id": i, "a": i} for i in range(5)])
+        for d in definitions
+    ]
+    oplog: list[dict[str, Any]] = [
+        {"op": "i", "ns": "db.written", "o": {"_id": 5, "a": 5}},
+        {"op": "u", "ns": "db.written", "o2": {"_id": 1}, "o": {"$v": 2, "diff": {"u": {"a": 9}}}},
+        {"op": "c", "ns": "db.$cmd", "o": {"createIndexes": "written", "v": 2, "key": {"a": 1}, "name": "a_1"}},
+        {"op": "i", "ns": "other.x", "o": {"_id": 5, "a": 5}},
+    ]
+    write(path, [*contents, (CollectionEntry(Namespace("", "oplog"), "", ""), oplog)])
+    done = rehearsed(uri, path)
+    assert (done.record.collections, done.record.documents) == (2, 11)
+    assert any("oplog was applied: 1 documents inserted, 1 updated" in note for note in done.notes)
 
 
 def test_a_scratch_that_is_not_empty_is_left_alone(filled: Client, uri: str, archive: Path) -> None:
