@@ -89,10 +89,15 @@ def claim(directory: Path, version: str, day: date) -> Slot:
             with contextlib.suppress(FileExistsError):
                 handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 slot = Slot(archive, partial, os.fdopen(handle, "wb", buffering=0))
-                if lock(handle) is not False and _is(partial, handle) and not _taken(archive):
+                if lock(handle) is False or swept(handle):
+                    # A sweep was faster than the lock; the name may be another run's by now, so it is left alone.
+                    slot.file.close()
+                elif _taken(archive):
+                    # Another run published this number between the look and the claim.
+                    partial.unlink(missing_ok=True)
+                    slot.file.close()
+                else:
                     return slot
-                # Another run published this number between the look and the claim, or swept the file before its lock.
-                slot.discard()
     except OSError as problem:
         raise UsageError(
             f"Backups cannot be written to {directory}.",
@@ -114,11 +119,9 @@ def lock(handle: int) -> bool | None:
     return True
 
 
-def _is(path: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False
+def swept(handle: int) -> bool:
+    """Whether the open file has no name any more: somebody took it for a dead run's before its lock was there."""
+    return os.fstat(handle).st_nlink == 0
 
 
 def _taken(archive: Path) -> bool:

@@ -13,7 +13,7 @@ from tasks.database.manifest import manifest_path
 from tasks.database.naming import ARCHIVE, MANIFEST, PARTIAL, parse
 from tasks.database.place import on_network
 from tasks.database.retention import to_remove
-from tasks.database.slot import lock
+from tasks.database.slot import lock, swept
 from tasks.domain.errors import UsageError
 
 QUIET_ON_NETWORK = 60 * 60
@@ -101,7 +101,7 @@ def _sweep_archive(partial: Path, network: bool, clock: Callable[[], float]) -> 
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode):
             return []
-        if not is_dead(lock(handle), clock() - state.st_mtime, network=network):
+        if not is_dead(lock(handle), clock() - state.st_mtime, network=network) or swept(handle):
             return []
         removed = []
         archive = partial.with_name(partial.name[1 : -len(PARTIAL)])

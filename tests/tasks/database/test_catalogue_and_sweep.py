@@ -300,7 +300,62 @@ class TestClaims:
         assert slot.partial.exists()
         slot.discard()
 
-    def test_two_directories_entries_at_once(self, tmp_path: Path) -> None:
+    def test_an_orphaned_manifest_keeps_its_number_and_its_life(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Published between the look and the claim, then taken elsewhere: not this run's to remove."""
+        numbers = iter([1, 2])
+        monkeypatch.setattr(slot_module, "next_number", lambda *_: next(numbers))
+        manifest = manifest_path(tmp_path / archive_name("1", DAY, 1))
+        manifest.write_text("{}")
+        slot = claim(tmp_path, "1", DAY)
+        assert slot.archive.name == archive_name("1", DAY, 2)
+        assert manifest.exists()
+        assert not (tmp_path / f".{archive_name('1', DAY, 1)}.partial").exists()
+        slot.discard()
+
+    def test_a_name_that_is_another_runs_by_now_is_left_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Swept before its lock, and the same number claimed by another run at once."""
+        real, other = slot_module.lock, list[Slot]()
+
+        def lock(handle: int) -> bool | None:
+            if not other:
+                monkeypatch.setattr(slot_module, "lock", real)
+                sweep(tmp_path)
+                other.append(claim(tmp_path, "1", DAY))
+            return real(handle)
+
+        monkeypatch.setattr(slot_module, "lock", lock)
+        slot = claim(tmp_path, "1", DAY)
+        assert other[0].partial.exists()
+        assert slot.partial != other[0].partial
+        other[0].publish()
+        slot.discard()
+
+    def test_a_sweep_that_opened_what_another_sweep_removes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between its look and its lock the dead file goes and a living run takes the name."""
+        dead = claim(tmp_path, "1", DAY)
+        dead.file.close()
+        real, living = sweep_module.lock, list[Slot]()
+
+        def lock(handle: int) -> bool | None:
+            if not living:
+                monkeypatch.setattr(sweep_module, "lock", real)
+                assert sweep(tmp_path) == [dead.partial]
+                living.append(claim(tmp_path, "1", DAY))
+                assert living[0].partial == dead.partial
+            return real(handle)
+
+        monkeypatch.setattr(sweep_module, "lock", lock)
+        assert sweep(tmp_path) == []
+        living[0].publish()
+        assert living[0].archive.exists()
+
+    def test_three_runs_on_one_directory_at_once(self, tmp_path: Path) -> None:
         """Two runs of one moment: different numbers, and either's sweep leaves the other's file."""
         program = (
             "import sys\nfrom pathlib import Path\nfrom datetime import date\n"
