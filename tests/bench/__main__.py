@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from statistics import median
 
-from tests.bench.replay import DOCUMENT_SIZE, runs
+from tests.bench.replay import DOCUMENT_SIZE, keep
 
 MEGABYTE = 1e6
 LEAST_SPEED = 0.6  # of python-isal at level 1 alone
@@ -35,20 +35,19 @@ def measured(program: str, *arguments: str) -> Figures:
 
 def main(gigabytes: float, collections: list[int], rounds: int) -> int:
     """Measure and print; 1 where an aim is missed."""
-    documents = b"".join(document for run in runs() for document in run)
-    gzip6 = len(zlib.compress(documents, 6)) / len(documents)
-    print(
-        f"{gigabytes:g} GB of BSON in documents of {DOCUMENT_SIZE} bytes; gzip -6 makes {gzip6:.3f} of {len(documents) / MEGABYTE:.0f} MB of them"
-    )
     alone: list[Figures] = []
     dumps: dict[int, list[Figures]] = {count: [] for count in collections}
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bench-") as directory:
+        file = Path(directory) / "documents"
+        documents = keep(file)
+        gzip6 = len(zlib.compress(documents, 6)) / len(documents)
+        print(f"{gigabytes:g} GB of BSON in documents of {DOCUMENT_SIZE} bytes, {rounds} rounds; gzip -6 makes {gzip6:.3f} of {len(documents) / MEGABYTE:.0f} MB of them", flush=True)  # fmt: skip
         for number in range(rounds):
-            alone.append(measured("alone"))
+            alone.append(measured("alone", str(file)))
             for count, found in dumps.items():
-                found.append(measured("dumping", str(gigabytes), str(count), directory))
-            print(f"round {number + 1}: isal alone {alone[-1]['speed'] / MEGABYTE:.0f} MB/s, dump "
-                  + ", ".join(f"{found[-1]['speed'] / MEGABYTE:.0f} MB/s" for found in dumps.values()), flush=True)  # fmt: skip
+                found.append(measured("dumping", str(gigabytes), str(count), str(file)))
+            told = ", ".join(f"{found[-1]['speed'] / MEGABYTE:.0f} MB/s" for found in dumps.values())
+            print(f"round {number + 1}: isal alone {alone[-1]['speed'] / MEGABYTE:.0f} MB/s, dump {told}", flush=True)
     return report(gzip6, alone, dumps)
 
 

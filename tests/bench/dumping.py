@@ -1,4 +1,4 @@
-"""One backup of a replayed server: `python -m tests.bench.dumping GIGABYTES COLLECTIONS DIRECTORY` prints JSON."""
+"""One backup of a replayed server: `python -m tests.bench.dumping GIGABYTES COLLECTIONS DOCUMENTS` prints JSON."""
 
 import json
 import resource
@@ -12,16 +12,16 @@ from tasks.database.dump import dump
 from tests.bench.replay import DATABASE
 
 
-def main(gigabytes: str, collections: str, directory: Path) -> None:
-    """Measure and print; the archive is removed."""
-    command = [sys.executable, "-m", "tests.bench.replay", gigabytes, collections]
+def main(gigabytes: str, collections: str, documents: Path) -> None:
+    """Measure and print; the archive is made beside `documents`, and removed."""
+    command = [sys.executable, "-m", "tests.bench.replay", gigabytes, collections, str(documents)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             port, size = map(int, server.stdout.readline().split())
             start, busy = time.perf_counter(), time.process_time()
             with open_database(f"mongodb://127.0.0.1:{port}/?directConnection=true") as client:
-                evidence = dump(client, DATABASE, directory, apinizer_version="bench")
+                evidence = dump(client, DATABASE, documents.parent, apinizer_version="bench")
             seconds, busy = time.perf_counter() - start, time.process_time() - busy
         finally:
             server.kill()

@@ -2,13 +2,14 @@
 
 It speaks OP_MSG as far as a dump needs it and never looks a document up: every `getMore` gets one of a few
 prepared runs of as many documents as were asked for, at most 16 MB; the ids of the reply alone are made anew.  Run as a program it prints its port and serves until it is
-killed: `python -m tests.bench.replay GIGABYTES COLLECTIONS`.
+killed: `python -m tests.bench.replay GIGABYTES COLLECTIONS DOCUMENTS`, the last a file that `keep` wrote.
 """
 
 import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -47,9 +48,20 @@ def text_like(count: int, seed: int = 1) -> list[bytes]:
     return documents
 
 
-def runs() -> list[list[bytes]]:
-    """The documents that are replayed over and over, some 79 MB."""
-    return [text_like(_RUN, seed) for seed in range(_RUNS)]
+def keep(path: Path) -> bytes:
+    """Make the documents that are replayed over and over, some 79 MB, and write them to `path`."""
+    documents = b"".join(document for seed in range(_RUNS) for document in text_like(_RUN, seed))
+    path.write_bytes(documents)
+    return documents
+
+
+def kept(path: Path) -> list[list[bytes]]:
+    """The runs of documents that `keep` wrote."""
+    data, size = path.read_bytes(), _RUN * DOCUMENT_SIZE
+    return [
+        [data[at : at + DOCUMENT_SIZE] for at in range(start, start + size, DOCUMENT_SIZE)]
+        for start in range(0, len(data), size)
+    ]
 
 
 def array(documents: list[bytes]) -> bytes:
@@ -61,8 +73,8 @@ def array(documents: list[bytes]) -> bytes:
 class Prepared:
     """Collections of `documents` documents each; the runs of documents that any batch is one of."""
 
-    def __init__(self, collections: int, size: int) -> None:
-        self._runs = runs()
+    def __init__(self, documents: list[list[bytes]], collections: int, size: int) -> None:
+        self._runs = documents
         self._arrays: dict[tuple[int, int], bytes] = {}
         self.names = [f"collection{number:02}" for number in range(collections)]
         self.documents = size // collections // DOCUMENT_SIZE
@@ -187,6 +199,6 @@ def _hello() -> dict[str, Any]:
 if __name__ == "__main__":
     with socket.create_server(("127.0.0.1", 0)) as found:
         found.listen(64)
-        made = Prepared(int(sys.argv[2]), round(float(sys.argv[1]) * 1e9))
+        made = Prepared(kept(Path(sys.argv[3])), int(sys.argv[2]), round(float(sys.argv[1]) * 1e9))
         print(found.getsockname()[1], made.size, flush=True)
         serve(made, found)

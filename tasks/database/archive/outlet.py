@@ -5,6 +5,7 @@ database goes on meanwhile.  Each block is deflated by itself and ends at a byte
 blocks made at the same time are one deflate stream in a row, in one gzip member, as pigz writes it.
 """
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -26,6 +27,7 @@ _LAST_BLOCK = bytes.fromhex("0300")  # An empty deflate block that is the last (
 _TRAILER = struct.Struct("<II")
 _RAW_WINDOW = -15  # zlib's way to ask for deflate without header and trailer.
 _MOST_THREADS = 4
+_WRITE_BACK = 32 * 1024 * 1024
 
 Block = list[bytes]
 _P = ParamSpec("_P")
@@ -142,12 +144,20 @@ class Outlet:
         if not data:
             return
         self._hash.update(data)
+        before = self.size
         rest = memoryview(data)
         while rest and not self._abandoned:  # An unbuffered file may take a part only, as at a full disk's edge.
             rest = rest[self._file.write(rest) :]
         self.size += len(data)
+        if self.size // _WRITE_BACK > before // _WRITE_BACK:
+            self._write_back()
         if self._watch:
             self._watch(self.size)
+
+    def _write_back(self) -> None:
+        # The kernel begins to write now what would else all wait for the sync at the end, and keeps no copy.
+        with contextlib.suppress(OSError, AttributeError):  # A pipe has no pages; macOS has no such call.
+            os.posix_fadvise(self._file.fileno(), 0, self.size, os.POSIX_FADV_DONTNEED)
 
 
 def _deflated(block: Block) -> Block:
