@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.database.archive.ahead import ahead
 from tasks.database.archive.format import FormatError, OtherFormatError, UnknownFormatError
 from tasks.database.archive.inlet import Inlet
+from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.archive.reader import ArchiveReader, Documents, NamespaceEnd, Prelude
 from tasks.database.contents import definitions, record_differences, records
 from tasks.database.manifest import Manifest, NamespaceRecord, ProofRecord, load, manifest_path, save
@@ -32,8 +33,8 @@ from tasks.domain.errors import (
 class Proof(BaseModel):
     """What was proved of an archive.
 
-    `unproven` are sentences on what its bytes alone cannot show, `untried` are lines on the kinds of
-    collections and indexes that were read but that nobody has seen a server take back, `recorded` is whether
+    `unproven` are sentences on what its bytes alone cannot show, `untried` are sentences on the
+    kinds of collections and indexes that were read but that nobody has seen a server take back, `recorded` is whether
     the manifest beside the archive now holds this proof, and `notes` say why it does not.
     """
 
@@ -80,10 +81,10 @@ def prove(
     try:
         proof = _prove(path, manifest, _Watcher(progress, stop, seen), now)
     except UnprovenError:
-        if manifest and manifest.proof:
+        if manifest and (manifest.proof or manifest.rehearsal):
             # A file system that cannot be written to leaves the old record: the next reader meets the same error.
             with contextlib.suppress(OSError):
-                save(path, manifest.model_copy(update={"proof": None}))
+                save(path, manifest.model_copy(update={"proof": None, "rehearsal": None}))
         raise
     return _recorded(proof) if manifest else proof
 
@@ -165,11 +166,18 @@ def _prove(path: Path, manifest: Manifest | None, watcher: _Watcher, now: Callab
         indexes=sum(len(record.indexes) for record in held),
         against_manifest=manifest is not None,
         unproven=[] if manifest else _unproven(gzip=inlet.gzip),
-        untried=untried((str(entry.namespace), found) for entry, found in zip(prelude.entries, defined, strict=True)),
+        untried=_untried(prelude, defined, manifest, inlet.sha256),
     )
     if manifest and (differences := _differences(proof, manifest)):
         raise _damaged(path, "\n".join(differences))
     return proof
+
+
+def _untried(prelude: Prelude, defined: list[CollectionMetadata], manifest: Manifest | None, sha256: str) -> list[str]:
+    """What no server has taken back; after a rehearsal of this very file, what that server could not."""
+    if manifest and manifest.rehearsal and manifest.rehearsal.sha256 == sha256:
+        return manifest.rehearsal.unproven
+    return untried((str(entry.namespace), found) for entry, found in zip(prelude.entries, defined, strict=True))
 
 
 def _recorded(proof: Proof) -> Proof:

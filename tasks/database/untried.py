@@ -16,21 +16,23 @@ _INDEX_OPTIONS = {"prepareUnique": "prepareUnique", "columnstoreProjection": "co
 _OPTIONS = {
     "timeseries": "time series",
     "capped": "capped",
-    "encryptedFields": "with encrypted fields",
-    "storageEngine": "with options of the storage engine",
+    "encryptedFields": "encrypted",
+    "storageEngine": "engine-optioned",
 }
 
 
 def untried(definitions: Iterable[tuple[str, CollectionMetadata]]) -> list[str]:
-    """A line for each kind, with where it occurs; `definitions` are namespaces with their definitions."""
+    """A sentence for each kind, with where it occurs; `definitions` are namespaces with their definitions."""
     found: dict[str, list[str]] = {}
     for namespace, metadata in definitions:
         for kind in _collection_kinds(metadata.options):
-            found.setdefault(f"Collection, {kind}", []).append(namespace)
+            found.setdefault(f"{kind} collection", []).append(namespace)
         for index in metadata.indexes:
             for kind in _index_kinds(index):
-                found.setdefault(f"Index, {kind}", []).append(f"{namespace} {index['name']}")
-    return [f"{kind}: {', '.join(sorted(places))}" for kind, places in sorted(found.items())]
+                found.setdefault(f"{kind} index", []).append(f"{namespace} {index['name']}")
+    return [
+        f"Read, but tried on no server: {kind} ({', '.join(sorted(places))})." for kind, places in sorted(found.items())
+    ]
 
 
 def _collection_kinds(options: JsonObject) -> set[str]:

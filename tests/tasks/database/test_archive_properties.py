@@ -361,7 +361,7 @@ def test_every_kind_of_index_is_read_verified_and_named_where_untried(tmp_path: 
     raw = prelude(announced("db", "c", described, "collection")) + namespace("db", "c", document(int32("_id", 1)))
     proof = proved(tmp_path / "x.archive", raw)
     assert proof.namespaces[0].indexes == [index["name"]]
-    wanted = [f"Index, {UNTRIED[kind]}: db.c {index['name']}"] if kind in UNTRIED else []
+    wanted = [f"Read, but tried on no server: {UNTRIED[kind]} index (db.c {index['name']})."] if kind in UNTRIED else []
     assert proof.untried == wanted
     assert json.loads(decode(described).encode())["indexes"] == [index]
 
@@ -370,8 +370,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "capped": ({"capped": True, "size": {"$numberLong": "1099511627776"}, "max": {"$numberInt": "9"}}, "capped"),
     "clustered": ({"clusteredIndex": {"v": {"$numberInt": "2"}, "key": {"_id": {"$numberInt": "1"}}, "name": "n", "unique": True}}, ""),
     "validator": ({"validator": {"$jsonSchema": {"required": ["a"]}}, "validationLevel": "strict"}, ""),
-    "encrypted": ({"encryptedFields": {"escCollection": "enxcol_.c.esc", "fields": []}}, "with encrypted fields"),
-    "engine": ({"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}, "with options of the storage engine"),
+    "encrypted": ({"encryptedFields": {"escCollection": "enxcol_.c.esc", "fields": []}}, "encrypted"),
+    "engine": ({"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}, "engine-optioned"),
     "images": ({"changeStreamPreAndPostImages": {"enabled": True}}, ""),
     "code": ({"validator": {"$where": {"$code": "return x", "$scope": {"x": {"$numberInt": "1"}}}}}, ""),
     "regular expression": ({"validator": {"a": {"$regularExpression": {"pattern": "^a/", "options": "im"}}}}, ""),
@@ -385,7 +385,7 @@ def test_options_are_read_and_named_where_untried(tmp_path: Path, kind: str) -> 
     proof = proved(
         tmp_path / "x.archive", prelude(announced("db", "c", described, "collection")) + namespace("db", "c")
     )
-    assert proof.untried == ([f"Collection, {untried}: db.c"] if untried else [])
+    assert proof.untried == ([f"Read, but tried on no server: {untried} collection (db.c)."] if untried else [])
     assert json.loads(decode(described).encode())["options"] == options
 
 
@@ -427,7 +427,7 @@ def test_a_whole_server_as_mongodump_has_it(tmp_path: Path) -> None:
         "system.buckets.traffic",
         1,
     )
-    assert proof.untried == ["Collection, time series: apinizerdb.traffic"]
+    assert proof.untried == ["Read, but tried on no server: time series collection (apinizerdb.traffic)."]
     assert (proof.server_version, proof.written_by) == ("8.0.4", "100.12.2")
 
 

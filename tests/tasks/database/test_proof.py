@@ -18,7 +18,7 @@ from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.archive.outlet import Outlet
 from tasks.database.archive.reader import Documents
 from tasks.database.archive.writer import ArchiveWriter
-from tasks.database.manifest import Manifest, load, manifest_path, save
+from tasks.database.manifest import Manifest, RehearsalRecord, load, manifest_path, save
 from tasks.database.proof import prove
 from tasks.domain.errors import DamagedArchiveError, NotFoundError, StoppedError, UnprovenError, UsageError
 
@@ -187,6 +187,23 @@ class TestChanges:
         assert recorded is not None
         assert recorded.notes == ["rehearsed"]
         assert recorded.proof is not None
+
+    def test_what_a_rehearsal_tried_is_not_untried(self, path: Path) -> None:
+        rehearsal = RehearsalRecord(
+            rehearsed_at=NOW, tool_version="1", server_version="8.0.4", sha256=prove(path).sha256, collections=2,
+            documents=50, unproven=["text indexes"],
+        )  # fmt: skip
+        manifest = load(path)
+        assert manifest is not None
+        save(path, manifest.model_copy(update={"rehearsal": rehearsal}))
+        assert prove(path).untried == ["text indexes"]
+        good = path.read_bytes()
+        path.write_bytes(good[:-1])
+        with pytest.raises(DamagedArchiveError):
+            prove(path)
+        withdrawn = load(path)
+        assert withdrawn is not None
+        assert (withdrawn.proof, withdrawn.rehearsal) == (None, None)
 
     def test_a_manifest_that_goes_away_meanwhile(self, path: Path) -> None:
         proof = prove(path, progress=lambda *_: manifest_path(path).unlink(missing_ok=True))
