@@ -7,7 +7,6 @@ Source: bsonspec.org and the server's `find` and `getMore` commands.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 _INT32 = struct.Struct("<i")
 _INT64 = struct.Struct("<q")
@@ -18,29 +17,56 @@ _RUN = 1000  # Members that one expression takes: it goes on to its end though t
 _DOCUMENT, _ARRAY, _BINARY, _REGEX, _POINTER, _SCOPED_CODE, _LONG = 0x03, 0x04, 0x05, 0x0B, 0x0C, 0x0F, 0x12
 
 
+_DAMAGED = (IndexError, ValueError, struct.error)
+
+
 class ReplyError(ValueError):
     """A server's reply that is not a cursor's."""
 
 
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """`count` whole documents one after the other, and the cursor to ask for more (0: there are none).
+    """A cursor's reply: `count` whole documents one after the other, and the cursor to ask for more (0: none).
 
-    `namespace` is the cursor's, `db.collection`: the name that `getMore` and `killCursors` want.
+    `namespace` is the cursor's, `db.collection`: the name that `getMore` and `killCursors` want.  `size` is
+    the bytes of the array that the documents are in.  They are cut out when they are first asked for, so that
+    the next batch can be on its way meanwhile; `documents` and `count` raise ReplyError where they are none.
     """
 
-    cursor: int
-    namespace: str
-    documents: bytes
-    count: int
+    __slots__ = ("_at", "_cut", "_reply", "cursor", "namespace", "size")
+
+    def __init__(self, reply: bytes, cursor: int, namespace: str, at: int) -> None:
+        self.cursor, self.namespace = cursor, namespace
+        self.size: int = _INT32.unpack_from(reply, at)[0]
+        self._reply, self._at = reply, at
+        self._cut: tuple[bytes, int] | None = None
+
+    @property
+    def documents(self) -> bytes:
+        """Whole documents, byte for byte as the server sent them."""
+        return self._parts()[0]
+
+    @property
+    def count(self) -> int:
+        """How many documents there are."""
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[bytes, int]:
+        if self._cut is None:
+            try:
+                pieces = _members(self._reply, self._at)
+            except _DAMAGED as problem:
+                raise _no_cursor(problem) from problem
+            self._cut = b"".join(pieces), len(pieces)
+            self._reply = b""
+        return self._cut
 
 
 def cut(reply: bytes) -> Batch:
     """The batch in a raw reply.  Raises ReplyError when it holds none."""
     try:
         return _cut(reply)
-    except (IndexError, ValueError, struct.error) as problem:
-        raise ReplyError(f"the reply is not a cursor's: {problem}") from problem
+    except _DAMAGED as problem:
+        raise _no_cursor(problem) from problem
 
 
 def _cut(reply: bytes) -> Batch:
@@ -56,8 +82,11 @@ def _cut(reply: bytes) -> Batch:
                     namespace = reply[at + 4 : at + 3 + _INT32.unpack_from(reply, at)[0]].decode()
     if cursor is None or batch is None:
         raise ReplyError("it has no batch or no cursor id")
-    pieces = _members(reply, batch)
-    return Batch(cursor, namespace, b"".join(pieces), len(pieces))
+    return Batch(reply, cursor, namespace, batch)
+
+
+def _no_cursor(problem: Exception) -> ReplyError:
+    return ReplyError(f"the reply is not a cursor's: {problem}")
 
 
 def _elements(raw: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:

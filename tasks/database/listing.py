@@ -23,6 +23,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _VIEWLESS_TIME_SERIES = (8, 3)
 _NAMESPACE_NOT_FOUND = 26
+_FIRST = 101  # Documents that a server gives when it is not told.
+_EMPTY = 5  # Bytes of an array without members.
 
 
 class Collection(NamedTuple):
@@ -47,17 +49,16 @@ def batches(
     of a power of two.  Close the generator early (`contextlib.closing`) and the cursor is closed on the server.
     """
     batch = _ask(client, session, database, command)
+    asked = _FIRST
     try:
         while True:
             yield batch
             if not batch.cursor:
                 return
-            more: dict[str, Any] = {
-                "getMore": bson.Int64(batch.cursor),
-                "collection": batch.namespace.removeprefix(f"{database}."),
-            }
-            if batch.documents:
-                more["batchSize"] = 1 << max(0, (size * batch.count // len(batch.documents)).bit_length() - 1)
+            # A server gives what is asked for, but never over 16 MiB: then the next is asked for less.
+            asked = 1 << max(0, (size * asked // batch.size).bit_length() - 1) if batch.size > _EMPTY else asked
+            collection = batch.namespace.removeprefix(f"{database}.")
+            more = {"getMore": bson.Int64(batch.cursor), "collection": collection, "batchSize": asked}
             batch = _ask(client, session, database, more)
     except GeneratorExit:
         # Not after an error of the server's: it may be gone, and asking it would only wait.
