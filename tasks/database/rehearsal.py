@@ -5,8 +5,6 @@ What this server does not know (an index type, an option) is named and left out,
 """
 
 import glob
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -35,14 +33,13 @@ from tasks.database.restore.names import is_own
 from tasks.database.restore.patience import hosts_of
 from tasks.database.restore.run import RestoreProgress, RestoreRequest, restore
 from tasks.database.run import tool_version
+from tasks.database.scratch import MARK, empty, refuse_unfit
 from tasks.database.trial import Refused, try_definitions
-from tasks.domain.errors import BlockedError, StoppedError, UnprovenError, UpgradeError, UsageError
+from tasks.domain.errors import StoppedError, UnprovenError, UpgradeError
 
 SCRATCH = "apinizer_rehearsal"
 """The scratch database where none is named."""
 
-_MARK = "apinizer-rehearsal"
-_SERVERS_OWN = frozenset({"admin", "config", "local"})
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _SAFE = "The backup and every database but the scratch one were left as they are."
 
@@ -83,10 +80,10 @@ def rehearse(
     """
     with _told(client):
         contents = read_contents(archive, stop=stop)
-        _refuse_unfit(client, scratch, contents)
+        refuse_unfit(client, scratch, contents.databases)
         unproven, notes, odd, collections_tried, documents = [], list[str](), list[str](), 0, 0
         for database in contents.databases:
-            with _scratch(client, scratch, notes):
+            with empty(client, scratch, notes):
                 part = _Part(client, archive, contents, database, scratch)
                 unproven += part.try_out()
                 notes += part.restore(progress, stop, now)
@@ -164,7 +161,7 @@ class _Part:
         version = tuple(self._client.admin.command("buildInfo")["versionArray"][:2])
         with self._client.start_session() as session:
             listed = collections(self._client, session, self._scratch, version)
-        found = {one.metadata.name: one.metadata for one in listed if one.metadata.name != _MARK}
+        found = {one.metadata.name: one.metadata for one in listed if one.metadata.name != MARK}
         lines = [f"{name} is not in the archive." for name in found if Namespace(self._database, name) not in self._definitions and not is_own(name)]  # fmt: skip
         for namespace, wanted in self._definitions.items():
             if is_own(namespace.collection):
@@ -208,64 +205,6 @@ _OF_NO_INTEREST = (
     "Writes of others ",
 )
 """How sentences begin that every restore tells and that say nothing about a scratch database."""
-
-
-def _refuse_unfit(client: Client, scratch: str, contents: Contents) -> None:
-    if scratch in _SERVERS_OWN or scratch in contents.databases:
-        raise UsageError(
-            f"{scratch} cannot be the scratch database.",
-            observed="It is a database of the server's or of the archive's own.",
-            next="Name a database that does not exist.",
-        )
-    there = [name for name in client[scratch].list_collection_names() if not name.startswith("system.")]
-    if _MARK in there:
-        _refuse_busy(client, scratch)
-    elif there:
-        raise BlockedError(
-            f"The scratch database {scratch} is not empty.",
-            observed=f"It holds {len(there)} collections, such as {min(there)}.",
-            next="Name a database that does not exist; it is dropped afterwards.",
-        )
-
-
-def _refuse_busy(client: Client, scratch: str) -> None:
-    """What a dead rehearsal of this machine left is removed; whether one elsewhere is dead cannot be told."""
-    mark = client[scratch][_MARK].find_one() or {}
-    host, pid = str(mark.get("host", "")), int(mark.get("pid", 0))
-    if host == socket.gethostname() and not _alive(pid):
-        return
-    raise BlockedError(
-        f"Another rehearsal uses the scratch database {scratch}.",
-        observed=f"It runs on {host or 'another machine'} as process {pid}.",
-        next="Wait for it, or name another scratch database. If it is dead, drop the database and try again.",
-    )
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@contextmanager
-def _scratch(client: Client, scratch: str, notes: list[str]) -> Iterator[None]:
-    """An empty database that says whose it is: what a killed rehearsal left may be dropped by the next one."""
-    client.drop_database(scratch)
-    mark = {"_id": "a rehearsal of apinizer-upgrade", "host": socket.gethostname(), "pid": os.getpid()}
-    client[scratch][_MARK].insert_one(mark)
-    try:
-        yield
-    finally:
-        try:
-            client.drop_database(scratch)
-        except PyMongoError:
-            notes.append(f"The scratch database {scratch} could not be dropped: drop it, or rehearse again.")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import bson
 import pytest
 from bson import ObjectId
 from pymongo import MongoClient
-from pymongo.errors import OperationFailure
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from tasks.database.archive.format import CollectionEntry, Header, Namespace
 from tasks.database.archive.metadata import CollectionMetadata
@@ -219,6 +219,27 @@ def test_a_missing_right_is_no_lack_of_the_server(login: Any) -> None:
     definition = CollectionMetadata("c", "collection", "", {"capped": True, "size": 4096}, ())
     with pytest.raises(ForbiddenError), open_database(login("reader", "reader")) as client:
         try_definition(client, "scratch", definition)
+
+
+def test_what_a_former_try_of_this_process_could_not_drop_is_no_other_rehearsal(
+    filled: Client, uri: str, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try loses the server before it can drop the scratch; the second one tidies up."""
+    drop, calls = MongoClient.drop_database, [0]
+
+    def failing(self: Any, name: str, *rest: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise AutoReconnect("connection closed")
+        return drop(self, name, *rest, **more)
+
+    seen: list[str] = []
+    monkeypatch.setattr(MongoClient, "drop_database", failing)
+    with pytest.raises(StoppedError):
+        rehearsed(uri, archive, progress=lambda p: seen.append(p.phase), stop=lambda: "load" in seen)
+    assert SCRATCH in filled.list_database_names()
+    assert rehearsed(uri, archive).record.documents == 324
+    assert SCRATCH not in filled.list_database_names()
 
 
 KILLED = """
