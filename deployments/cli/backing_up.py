@@ -18,7 +18,7 @@ from tasks.database.backing_up import LOGIN_SECONDS, require_lasting
 from tasks.database.catalogue import Backup, backups
 from tasks.database.connection import open_database
 from tasks.database.order import FOLDER, BackupOrder
-from tasks.database.source import address_of, find_source, require_database
+from tasks.database.source import address_of, elsewhere, find_source, require_database
 from tasks.domain.errors import TemporaryError, before_any_change
 
 PATIENCE = 10.0
@@ -55,6 +55,8 @@ def _look_first(settings: InstallationSettings, version: str) -> None:
     connections = Connections.open(settings, patience=PATIENCE) if needed else Connections(settings)
     address = address_of(connections, find_source(connections, version).manager)
     order.scope(address.name).check()
+    if elsewhere(address, order.ssh):
+        return
     try:
         with open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
             require_database(client, address)

@@ -10,6 +10,7 @@ from tasks.database.engine import Choice, Engine, EngineFacts, choose, native_li
 from tasks.database.order import BackupOrder
 from tasks.database.place import place_of
 from tasks.database.scope import Scope
+from tasks.database.source import elsewhere
 from tasks.database.sweep import sweep
 from tasks.database.tools.dumping import dump_with_tool
 from tasks.database.tools.find import Tool, find
@@ -85,29 +86,38 @@ def choose_engine(address: DatabaseAddress, order: BackupOrder) -> tuple[Choice,
     Tools are looked for only where one is asked for or needed: over SSH that takes a second.
     """
     wish = Engine(order.engine)
-    cannot = "" if wish is Engine.MONGODUMP else _native_cannot(address, order)
+    reachable, cannot = _seen_from_here(address, order)
     here = there = None
-    if wish is Engine.MONGODUMP or (cannot and wish is Engine.AUTO):
+    if wish is Engine.MONGODUMP or (wish is Engine.AUTO and (cannot or not reachable)):
         there = find("mongodump", order.ssh) if order.ssh else None
         here = find("mongodump")
-    facts = EngineFacts(
-        ssh=order.ssh, here=here.version if here else "", there=there.version if there else "", native_cannot=cannot
+    known = EngineFacts(
+        ssh=order.ssh,
+        here=here.version if here else "",
+        there=there.version if there else "",
+        reachable=reachable,
+        native_cannot=cannot,
     )
-    choice = choose(wish, facts, order.scope(address.name))
+    choice = choose(wish, known, order.scope(address.name))
     if choice.engine is Engine.NATIVE:
         return choice, None
     return choice, there if choice.where == "ssh" else here
 
 
-def _native_cannot(address: DatabaseAddress, order: BackupOrder) -> str:
-    """Why the native engine cannot do it, or ""; what is wrong with the database itself is raised."""
+def _seen_from_here(address: DatabaseAddress, order: BackupOrder) -> tuple[bool, str]:
+    """Whether the database answers on this machine, and why the native engine cannot read it, or "".
+
+    Where no machine is named for SSH, a database that is away is an error to be raised.
+    """
+    if elsewhere(address, order.ssh):
+        return False, ""
     try:
         with open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
             version = str(client.admin.command("buildInfo")["version"])
             names = [address.name] if not order.whole_server else client.list_database_names()
             types = {str(info.get("type")) for name in names for info in client[name].list_collections()}
-            return native_limit(version, types)
-    except TemporaryError as away:
+            return True, native_limit(version, types)
+    except TemporaryError:
         if not order.ssh:
             raise
-        return f"The database cannot be reached from here. {away.observed}"
+        return False, ""

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from tasks.cluster.database_secret import DatabaseAddress, database_address, given_address
 from tasks.cluster.planning import Connections
 from tasks.database.connection import Client, DatabaseFacts, facts
+from tasks.database.tools.address import parse
 from tasks.domain.component import Component
 from tasks.domain.errors import NotFoundError, UpgradeError, UsageError
 from tasks.domain.inventory import DeploymentKey, Facts
@@ -65,6 +66,11 @@ def address_of(connections: Connections, manager: DeploymentKey | None) -> Datab
     if settings.given_uri() is not None or manager is None:
         return given_address(settings)
     return database_address(settings, connections.apis[manager.cluster], manager.namespace)
+
+
+def elsewhere(address: DatabaseAddress, ssh: str) -> bool:
+    """Whether the address means the machine that is named for SSH: a loopback address there is not this machine's."""
+    return bool(ssh) and parse(address.uri.get_secret_value()).loopback
 
 
 def require_database(client: Client, address: DatabaseAddress) -> DatabaseFacts:

@@ -14,7 +14,15 @@ from tasks.database.environments import named_environments
 from tasks.database.order import BackupOrder
 from tasks.database.proof import Proof, prove
 from tasks.database.rehearsal import SCRATCH, Rehearsal, rehearse
-from tasks.database.source import UNKNOWN, DatabaseSource, address_of, find_source, rehearsal_uri, require_database
+from tasks.database.source import (
+    UNKNOWN,
+    DatabaseSource,
+    address_of,
+    elsewhere,
+    find_source,
+    rehearsal_uri,
+    require_database,
+)
 from tasks.database.sweep import remove_old
 from tasks.domain.errors import TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Facts
@@ -85,12 +93,13 @@ def reach_database(
     tell("database", State.RUNNING, "logging in")
     address = address_of(connected(installation), manager)
     try:
-        return _look(address, environments)
-    except TemporaryError as away:
+        if not elsewhere(address, ssh):
+            return _look(address, environments)
+    except TemporaryError:
         if not ssh:
             raise
-        tell("database", State.DONE, f"{address.name}: not reached from here, {ssh} is asked. {away.observed}")
-        return DatabaseLook(name=address.name, server_version=UNKNOWN, collections=0, size=0)
+    tell("database", State.DONE, f"{address.name} does not answer on this machine; {ssh} is asked")
+    return DatabaseLook(name=address.name, server_version=UNKNOWN, collections=0, size=0)
 
 
 def _look(address: DatabaseAddress, environments: tuple[str, ...]) -> DatabaseLook:

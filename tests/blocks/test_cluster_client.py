@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_read() -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    assert refused(kubeconfig_path=str(tmp_path)).observed == "there is no such file"
+    assert refused(kubeconfig_path=str(tmp_path)).observed == "it is a directory"
 
 
 def test_in_the_cluster_outside_of_a_pod() -> None:
