@@ -2,14 +2,11 @@
 
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import SecretStr
-from pymongo.errors import OperationFailure
 
-from tasks.database.connection import Client, DatabaseFacts, facts, open_database
 from tasks.database.dump import BackupEvidence, DumpProgress
 from tasks.database.manifest import Manifest, SourceRecord, manifest_path, save
 from tasks.database.scope import Scope
@@ -17,10 +14,9 @@ from tasks.database.slot import check_room, claim, explain_write
 from tasks.database.tools.address import Address, parse
 from tasks.database.tools.find import Tool
 from tasks.database.tools.options import dump_options, left_out_name
-from tasks.database.tools.taking import Taking
-from tasks.domain.errors import NotFoundError, TemporaryError, UsageError
-
-_LOOK_SECONDS = 6.0
+from tasks.database.tools.standing import changes_since, look_from_here
+from tasks.database.tools.taking import REMOVED, Taking
+from tasks.domain.errors import UsageError
 
 
 def dump_with_tool(
@@ -51,10 +47,8 @@ def dump_with_tool(
     address = parse(uri.get_secret_value())
     refuse_files(tool, address)
     name = database or next(iter(asked.databases), "")
-    seen, notes = look_from_here(tool, address, uri, asked)
-    oplog = asked.whole_server and seen is not None and bool(seen.set_name)
-    if asked.whole_server and not oplog:
-        notes.append("Without an oplog the archive is not one point in time.")
+    seen = look_from_here(tool, address, uri, asked)
+    oplog = asked.whole_server and seen is not None and seen.replicated
     command = [tool.program, *dump_options(asked, gzip=gzip and bool(tool.ssh), oplog=oplog)]
     taking = Taking(tool, address, seen, gzip=gzip, progress=progress, stop=stop)
     started = now()
@@ -64,6 +58,9 @@ def dump_with_tool(
             check_room(directory, seen.size, gzip=gzip)
         taking.run(command, slot)
         taking.refuse_incomplete(asked)
+        notes = _notes(tool, asked, oplog=oplog, seen=seen is not None)
+        if seen is not None:
+            notes += changes_since(uri, seen, asked, safe=REMOVED)
         manifest = _manifest(taking, asked, slot.archive.name, name, apinizer_version, started, now(), notes, gzip=gzip)
         # The manifest first: an archive is never seen without it, and a manifest alone is no backup.
         save(slot.archive, manifest)
@@ -87,47 +84,16 @@ def refuse_files(tool: Tool, address: Address) -> None:
         )
 
 
-def look_from_here(
-    tool: Tool, address: Address, uri: SecretStr, scope: Scope
-) -> tuple[DatabaseFacts | None, list[str]]:
-    """What the server says of itself, and notes on what could not be seen.
-
-    Where the tool is on another machine the server need not be reachable from here: then there are no facts.
-    Raises UsageError (not the primary), NotFoundError (no such database), and as `open_database` does.
-    """
-    database = next(iter(scope.databases), "admin")
-    unseen = [f"The server cannot be seen from {socket.gethostname()}: its role was left to {tool.program}."]
-    if tool.ssh and address.loopback:
-        return None, unseen
-    try:
-        with open_database(uri.get_secret_value(), timeout=_LOOK_SECONDS) as client:
-            seen = facts(client, database)
-            if scope.whole_server:
-                seen = replace(seen, size=max(seen.size, _whole_size(client)))
-    except TemporaryError:
-        if not tool.ssh:
-            raise
-        return None, unseen
-    if not seen.is_primary:
-        raise UsageError(
-            "The database server that was reached is not the primary.",
-            observed=f"Replica set {seen.set_name or 'unnamed'}.",
-            next="Name the primary, or the whole replica set without directConnection.",
+def _notes(tool: Tool, scope: Scope, *, oplog: bool, seen: bool) -> list[str]:
+    notes = []
+    if not seen:
+        notes.append(
+            f"The server cannot be seen from {socket.gethostname()}: that it was the primary, and that no collection "
+            f"was dropped meanwhile, was left to {tool.program}."
         )
-    if scope.databases and not seen.exists:
-        raise NotFoundError(
-            f"The server has no database {database}.",
-            next="Check the database's name (dbName in the secret mongo-db-credentials, usually apinizerdb).",
-        )
-    return seen, []
-
-
-def _whole_size(client: Client) -> int:
-    """Bytes of documents of all databases; 0 where this user may not ask."""
-    try:
-        return sum(int(facts(client, name).size) for name in client.list_database_names())
-    except OperationFailure:
-        return 0
+    if scope.whole_server and not oplog:
+        notes.append("Without an oplog the archive is not one point in time.")
+    return notes
 
 
 def _manifest(
@@ -146,7 +112,7 @@ def _manifest(
     return Manifest(
         archive=archive,
         host=socket.gethostname(),
-        source=SourceRecord(hosts=taking.address.hosts.split(","), set_name=seen.set_name if seen else ""),
+        source=seen.source if seen else SourceRecord(hosts=taking.address.hosts.split(",")),
         engine="mongodump",
         tool_version=f"{tool.program} {tool.version}",
         apinizer_version=apinizer_version,

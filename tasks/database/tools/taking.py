@@ -10,7 +10,6 @@ from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import decode
 from tasks.database.archive.outlet import Outlet
 from tasks.database.archive.reader import ArchiveReader, Documents, NamespaceEnd, Prelude
-from tasks.database.connection import DatabaseFacts
 from tasks.database.dump import DumpProgress
 from tasks.database.manifest import NamespaceRecord, OplogRecord
 from tasks.database.scope import Scope
@@ -19,6 +18,7 @@ from tasks.database.tools.address import Address, config
 from tasks.database.tools.failure import Ended, explain
 from tasks.database.tools.find import Tool
 from tasks.database.tools.job import Job
+from tasks.database.tools.standing import Standing
 from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UpgradeError
 
 OPLOG = Namespace("", "oplog")
@@ -61,7 +61,7 @@ class Taking:
         self,
         tool: Tool,
         address: Address,
-        seen: DatabaseFacts | None,
+        seen: Standing | None,
         *,
         gzip: bool,
         progress: Callable[[DumpProgress], None],
@@ -82,7 +82,7 @@ class Taking:
 
     def run(self, command: list[str], slot: Slot) -> None:
         """Everything into the slot's file, synced."""
-        settings = config(self.address, set_name=self.seen.set_name if self.seen else "")
+        settings = config(self.address, set_name=self.seen.primary.set_name if self.seen else "")
         broken: FormatError | None = None
         with (
             Outlet(slot.file, gzip=self._gzip and not self.tool.ssh, watch=slot.watch) as outlet,

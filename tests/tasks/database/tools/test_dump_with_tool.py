@@ -216,6 +216,22 @@ def test_a_disk_that_fills_up(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_collection_that_is_dropped_meanwhile(database: Client, uri: str, tmp_path: Path, tools: Installed) -> None:
+    """mongodump archives it as an empty one, and says nothing."""
+    tools.behave(pause=0.3)
+    dropped: list[str] = []
+
+    def progress(at: DumpProgress) -> None:
+        if at.documents and not dropped:
+            dropped.append("mit Umlaut ü")
+            database[DB].drop_collection(dropped[0])
+
+    with pytest.raises(TemporaryError, match="dropped or changed") as caught:
+        backup(uri, tmp_path, progress=progress)
+    assert "mit Umlaut" in caught.value.observed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_password_can_be_seen(
     login: Callable[..., str], locked_address: str, tmp_path: Path, where: tuple[str, Installed]
 ) -> None:
@@ -334,6 +350,25 @@ def test_killed_here_nothing_goes_on_there(
     assert list(installed.temporary.iterdir()) == []
     assert [path.name for path in (tmp_path / "b").iterdir() if not path.name.startswith(".")] == []
     assert not running(f"--db={DB}")
+
+
+def test_a_connection_that_is_lost_in_the_middle(database: Client, uri: str, tmp_path: Path, far_side: FarSide) -> None:
+    far_side.tools.behave(after=1, stall=600)
+
+    def cut() -> None:
+        parent = far_side.tools.pid()
+        time.sleep(1)
+        while "sshd" not in (Path(f"/proc/{parent}/comm").read_text(encoding="utf-8")):
+            parent = int(Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+        os.kill(parent, signal.SIGKILL)
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    with pytest.raises(TemporaryError, match="over SSH"):
+        backup(uri, tmp_path, ssh=far_side.ssh)
+    cutter.join()
+    assert gone(far_side.tools.pid())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_machine(uri: str, tmp_path: Path, far_side: FarSide) -> None:
