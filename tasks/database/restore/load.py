@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import OperationFailure
 
 from tasks.database.archive.format import FormatError, Namespace, split
 from tasks.database.archive.inlet import Inlet
@@ -28,6 +28,9 @@ _LANES = 3
 
 _WAITING = 2
 """Runs (1 MiB, or one document of 16 MiB) that may wait in each lane: this bounds the memory."""
+
+_AT_ONCE = 50_000
+"""Documents in one command; servers take 100,000."""
 
 _DUPLICATE, _UNAUTHORIZED = 11000, 13
 _MODULUS = 1 << 128
@@ -85,10 +88,12 @@ def load(
 
 def insert(work: Work, copy: Copy, data: bytes) -> None:
     """Insert a run of whole documents, again where the connection was lost in the middle of it."""
-    if not data:
-        return
     documents = [RawBSONDocument(document) for document in split(data)]
-    collection = work.raw(copy.collection)
+    for start in range(0, len(documents), _AT_ONCE):
+        _insert(work, copy, documents[start : start + _AT_ONCE])
+
+
+def _insert(work: Work, copy: Copy, documents: list[RawBSONDocument]) -> None:
     first = True
     # Documents from before a validator may not fit it.  Only then, for not every user may pass it over.
     bypass = bool(copy.definition.options.get("validator"))
@@ -98,14 +103,14 @@ def insert(work: Work, copy: Copy, data: bytes) -> None:
         # In order where the order is the content; on a second try what got in comes first anyway.
         ordered, first = copy.ordered and first, False
         try:
-            collection.insert_many(documents, ordered=ordered, bypass_document_validation=bypass or None)
-        except BulkWriteError as problem:
-            _settle(work, copy, documents, problem)
+            # As a command: the driver's own way is half as fast with small documents.
+            reply = work.insert(copy.collection, documents, ordered=ordered, bypass=bypass)
         except OperationFailure as problem:
             if problem.code != _UNAUTHORIZED or not bypass:
                 raise
             first, bypass = True, False
-            once()
+            return once()
+        return _settle(work, copy, documents, reply, ordered=ordered)
 
     work.guard()
     work.patience(once)
@@ -120,17 +125,17 @@ def _task(work: Work, copy: Copy, block: Documents, told: Callable[[Namespace, i
     return act
 
 
-def _settle(work: Work, copy: Copy, documents: list[RawBSONDocument], problem: BulkWriteError) -> None:
+def _settle(work: Work, copy: Copy, documents: list[RawBSONDocument], reply: dict[str, Any], *, ordered: bool) -> None:
     """Documents whose `_id` is there: the same one again, or one that changed while it was archived.
 
     A backup of a database that is being written may meet a document twice; what it met later is newer.
     """
-    details: Any = problem.details or {}
-    errors: list[dict[str, Any]] = details.get("writeErrors", [])
-    others = {int(error.get("code", 0)) for error in errors or details.get("writeConcernErrors", [])} - {_DUPLICATE}
+    errors: list[dict[str, Any]] = reply.get("writeErrors", [])
+    unconfirmed = [reply["writeConcernError"]] if "writeConcernError" in reply else []
+    others = {int(error.get("code", 0)) for error in [*errors, *unconfirmed]} - {_DUPLICATE}
     if others and all(passing(OperationFailure("", code)) for code in others):
         raise OperationFailure("", min(others))  # To be tried again: what got in is then there already.
-    if others or not errors:
+    if others:
         raise UpgradeError(
             f"The server did not take documents of the archive into {copy.collection}.",
             observed=f"{len(errors)} of {len(documents)}, with code {', '.join(map(str, sorted(others)))}.",
@@ -147,8 +152,8 @@ def _settle(work: Work, copy: Copy, documents: list[RawBSONDocument], problem: B
             continue
         collection.replace_one(same_id, document)
         copy.expected.take(bytes(existing.raw))
-    if copy.ordered and len(errors) == 1 and (rest := documents[int(errors[0]["index"]) + 1 :]):
-        insert(work, copy, b"".join(document.raw for document in rest))
+    if ordered and errors and (rest := documents[int(errors[0]["index"]) + 1 :]):
+        _insert(work, copy, rest)
 
 
 class _Lanes:

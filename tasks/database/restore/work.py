@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS, RawBSONDocument
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 from pymongo.write_concern import WriteConcern
@@ -77,6 +77,18 @@ class Work:
         return self.client[self.database].get_collection(
             name, codec_options=DEFAULT_RAW_BSON_OPTIONS, write_concern=WriteConcern("majority")
         )
+
+    def insert(self, name: str, documents: list[RawBSONDocument], *, ordered: bool, bypass: bool) -> dict[str, Any]:
+        """The server's reply to one `insert`, its `writeErrors` in it; the guard is not asked."""
+        command: dict[str, Any] = {
+            "insert": name,
+            "documents": documents,
+            "ordered": ordered,
+            "writeConcern": _MAJORITY,
+        }
+        if bypass:
+            command["bypassDocumentValidation"] = True
+        return self.client[self.database].command(command)
 
     def command(self, command: Mapping[str, Any], *, database: str = "") -> dict[str, Any]:
         """Send a command that changes something, after the guard was asked.  It must bear being sent twice."""
