@@ -19,7 +19,7 @@ from tasks.database.archive.reader import ArchiveReader, Documents, NamespaceEnd
 from tasks.database.contents import definitions, record_differences, records
 from tasks.database.manifest import Manifest, NamespaceRecord, ProofRecord, load, manifest_path, save
 from tasks.database.run import tool_version
-from tasks.database.untried import untried
+from tasks.database.untried import retyped, untried
 from tasks.domain.errors import (
     DamagedArchiveError,
     NotFoundError,
@@ -175,9 +175,11 @@ def _prove(path: Path, manifest: Manifest | None, watcher: _Watcher, now: Callab
 
 def _untried(prelude: Prelude, defined: list[CollectionMetadata], manifest: Manifest | None, sha256: str) -> list[str]:
     """What no server has taken back; after a rehearsal of this very file, what that server could not."""
+    names = [str(entry.namespace) for entry in prelude.entries]
+    altered = retyped(zip(names, [entry.metadata for entry in prelude.entries], strict=True))
     if manifest and manifest.rehearsal and manifest.rehearsal.sha256 == sha256:
-        return manifest.rehearsal.unproven
-    return untried((str(entry.namespace), found) for entry, found in zip(prelude.entries, defined, strict=True))
+        return [*altered, *manifest.rehearsal.unproven]
+    return [*altered, *untried(zip(names, defined, strict=True))]
 
 
 def _recorded(proof: Proof) -> Proof:

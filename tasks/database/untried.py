@@ -21,6 +21,20 @@ _OPTIONS = {
 }
 
 
+# Deprecated types of BSON that the driver cannot write; the key of their extended JSON, and what takes their place.
+_RETYPED = {"$symbol": "a text", "$undefined": "null", "$dbPointer": "a document"}
+
+
+def retyped(definitions: Iterable[tuple[str, str]]) -> list[str]:
+    """A sentence for each definition that is not written back as it is; namespaces with their metadata's text."""
+    return [
+        f"The definition of {namespace} holds a value of the type {key[1:]}, which is written back as {instead}."
+        for namespace, text in definitions
+        for key, instead in _RETYPED.items()
+        if f'{{"{key}":' in text
+    ]
+
+
 def untried(definitions: Iterable[tuple[str, CollectionMetadata]]) -> list[str]:
     """A sentence for each kind, with where it occurs; `definitions` are namespaces with their definitions."""
     found: dict[str, list[str]] = {}

@@ -389,6 +389,46 @@ def test_options_are_read_and_named_where_untried(tmp_path: Path, kind: str) -> 
     assert json.loads(decode(described).encode())["options"] == options
 
 
+VALUES_OF_OPTIONS: dict[str, Any] = {
+    "decimal": {"$numberDecimal": "1.50"}, "decimal, no number": {"$numberDecimal": "NaN"}, "int64": {"$numberLong": "1"},
+    "minus zero": {"$numberDouble": "-0.0"}, "no number": {"$numberDouble": "NaN"}, "endless": {"$numberDouble": "-Infinity"},
+    "a date that no calendar has": {"$date": {"$numberLong": "-9223372036854775808"}},
+    "expression": {"$regularExpression": {"pattern": 'a\\/"b', "options": "imsx"}},
+    "least": {"$minKey": 1}, "most": {"$maxKey": 1}, "code": {"$code": "x"},
+    "code with scope": {"$code": "x", "$scope": {"a": {"$numberInt": "1"}}},
+    "reference": {"$ref": "c", "$id": {"$numberInt": "1"}, "$db": "d", "x": {"$numberInt": "2"}},
+    "only its name": {"$ref": "c"}, "only its id": {"$id": {"$numberInt": "1"}},
+    "uuid": {"$binary": {"base64": "AAECAwQFBgcICQoLDA0ODw==", "subType": "04"}},
+    "old uuid": {"$binary": {"base64": "AAECAwQFBgcICQoLDA0ODw==", "subType": "03"}},
+    "bytes": {"$binary": {"base64": "AAE=", "subType": "00"}}, "own bytes": {"$binary": {"base64": "AAE=", "subType": "80"}},
+    "timestamp": {"$timestamp": {"t": 4294967295, "i": 4294967295}}, "id": {"$oid": "00112233445566778899aabb"},
+    "operators": {"$dateToString": {"date": "$at", "format": "%Y"}}, "type operator": {"$type": {"$numberInt": "2"}},
+    "control characters": "\u2028\u0001\U0001f600", "no name": {"": {"$numberInt": "1"}}, "nothing": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", VALUES_OF_OPTIONS)
+def test_every_type_in_options_comes_back(kind: str) -> None:
+    described = metadata("c", options={"validator": {"x": VALUES_OF_OPTIONS[kind]}})
+    assert json.loads(decode(described).encode()) == json.loads(described)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"$symbol": "s"}, "symbol, which is written back as a text"),
+        ({"$undefined": True}, "undefined, which is written back as null"),
+        ({"$dbPointer": {"$ref": "d.c", "$id": {"$oid": "00" * 12}}}, "dbPointer, which is written back as a document"),
+    ],
+)
+def test_a_type_that_no_driver_writes_any_more_is_said(tmp_path: Path, value: Any, said: str) -> None:
+    described = metadata("c", options={"validator": {"x": value}})
+    proof = proved(
+        tmp_path / "x.archive", prelude(announced("db", "c", described, "collection")) + namespace("db", "c")
+    )
+    assert said in proof.untried[0]
+
+
 def test_a_whole_server_as_mongodump_has_it(tmp_path: Path) -> None:
     """The oplog without a database, users and roles of the server, a view, a time series, and two databases at once."""
     one, two = document(int32("_id", 1)), document(int32("_id", 2), text("ü", "é"))
