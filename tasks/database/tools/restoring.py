@@ -1,6 +1,5 @@
 """A restore by mongorestore: planned and checked as the native one, but done in place by the tool."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,11 +9,10 @@ from pydantic import SecretStr
 
 from tasks.database.connection import Client, open_database
 from tasks.database.foreign_writes import ForeignWrites, watch_for_others
-from tasks.database.manifest import load
 from tasks.database.restore.look import Survey, survey
 from tasks.database.restore.names import is_own
 from tasks.database.restore.patience import Patience
-from tasks.database.restore.plan import Action, RestorePlan, RestoreRequest, Safety, Verb
+from tasks.database.restore.plan import Action, RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.restore.work import Work
 from tasks.database.tools.address import Address, config, parse
@@ -24,11 +22,11 @@ from tasks.database.tools.failure import Ended, explain, unfinished
 from tasks.database.tools.find import Tool
 from tasks.database.tools.job import Feed, Job
 from tasks.database.tools.options import restore_options
+from tasks.database.tools.refusals import need_safety, refuse, refuse_loopback, refuse_merge, refuse_oplog
 from tasks.database.tools.told import Bar, Finished, Indexing, Summary, Told
-from tasks.domain.errors import BlockedError, StoppedError, UpgradeError, UsageError, before_any_change
+from tasks.domain.errors import StoppedError, UpgradeError, before_any_change
 
 _GUARD_SECONDS = 0.5
-_PIECE = 4 * 1024 * 1024
 
 
 def restore_with_tool(
@@ -57,16 +55,16 @@ def restore_with_tool(
     with before_any_change():
         tool.refuse_old()
         refuse_files(tool, address)
-        _refuse_loopback(tool, address)
-        _refuse_merge(request)
+        refuse_loopback(tool, address)
+        refuse_merge(request)
     with open_database(uri.get_secret_value()) as client:
         with before_any_change():
             found = survey(client, archive, request, safety, progress=_proving(archive, progress), stop=stop, now=now)
-            _refuse(found.plan)
-            _need_safety(found.plan, safety)
+            refuse(found.plan)
+            need_safety(found.plan, safety)
             wanted = {found.data(action) for action in found.plan.loads}
             hoped = expected(archive, wanted)
-            _refuse_oplog(hoped, request)
+            refuse_oplog(hoped, request)
             guard()
         run = _Run(tool, address, client, found, guard, stop, progress, safety)
         return run.restore(archive, hoped)
@@ -209,84 +207,6 @@ class _Run:
                 self._plan.bytes,
             )
         )
-
-
-def _refuse_loopback(tool: Tool, address: Address) -> None:
-    """What is planned and checked from here must be what the tool over there writes to."""
-    if tool.ssh and address.loopback:
-        raise UsageError(
-            f"The database's address is this machine's own, and {tool.ssh} is another.",
-            observed=f"{address.hosts}.",
-            next="Name the database by an address that means the same on both, or use --engine native.",
-        )
-
-
-def _refuse_merge(request: RestoreRequest) -> None:
-    if request.merge is not None:
-        raise UsageError(
-            "mongorestore cannot merge.",
-            observed="It either replaces a collection or leaves every document that is there.",
-            next="Use --engine native for a merge.",
-        )
-    if any("$" in name for name in request.rename):
-        raise UsageError(
-            "mongorestore cannot rename a collection with a dollar sign in its name.",
-            next="Use --engine native.",
-        )
-
-
-def _refuse(plan: RestorePlan) -> None:
-    """Raise the plan's refusal, except one that only the native engine has."""
-    if plan.refused is not None and not plan.refused.native_only:
-        raise plan.refused.error()
-
-
-def _refuse_oplog(hoped: Expected, request: RestoreRequest) -> None:
-    """mongorestore applies an oplog only where it restores a whole server (mongorestore.go, ParseAndValidateOptions)."""
-    if request.source in hoped.oplog_of:
-        raise BlockedError(
-            "mongorestore cannot apply the archive's oplog to one database.",
-            observed=f"The oplog in the archive changes {request.source}: without it the restore is not one point in time.",
-            next="Restore with --engine native, which applies it.",
-        )
-
-
-def _need_safety(plan: RestorePlan, path: Path | None) -> None:
-    """Raises BlockedError where something would be replaced that no proved backup holds."""
-    at_risk = {
-        action.target.collection: action.documents_now
-        for action in plan.actions
-        if action.verb in {Verb.REPLACE, Verb.DROP} and action.kind_now
-    }
-    if not at_risk:
-        return
-    happened = f"mongorestore would replace {len(at_risk)} collections of {plan.database} in place."
-    next_ = "Take a backup of the database as it is now and let it be proved, or use --engine native."
-    if path is None:
-        raise BlockedError(happened, observed="There is no backup of what is there now.", next=next_)
-    held = Safety.of(load(path), plan.database, path.name, _digest(path))
-    if held.problem:
-        raise BlockedError(
-            happened, observed=f"The backup {held.name} cannot be relied on: {held.problem}.", next=next_
-        )
-    missing = [name for name, count in at_risk.items() if held.holds.get(name) != count]
-    if missing:
-        raise BlockedError(
-            happened,
-            observed=f"The backup {held.name} does not hold these as they are now: {', '.join(missing)}.",
-            next=next_,
-        )
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-    except OSError:
-        return ""
-    return digest.hexdigest()
 
 
 def _safe(plan: RestorePlan, safety: Path | None) -> str:
