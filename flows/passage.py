@@ -17,6 +17,7 @@ from tasks.record.feed import State as Told
 
 STOP_SECONDS = 15.0
 """What runs looks at least each second whether it is to stop; a request that hangs is not waited for longer."""
+FLUSH_SECONDS = 10.0
 AGAIN = "Run it again: every step looks before it acts, and what is done already is left alone."
 
 P = ParamSpec("P")
@@ -41,6 +42,13 @@ class Passage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._end(error)
+        finally:
+            # What is still being written when the process ends would only be complained about.
+            artifacts.flush(FLUSH_SECONDS)
+
+    def _end(self, error: BaseException | None) -> None:
         if error is None:
             publish(Event("run", Told.ENDED, ""))
             return
