@@ -5,6 +5,7 @@ What the batches are for stays in the thread that asks: threads only read.
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -19,7 +20,7 @@ from tasks.database.survey import UNAUTHORIZED, refused
 
 _IN_ALL = 8 * 1024 * 1024  # Bytes of the batches that are asked for at once: with it the memory is bounded.
 _IDLE = 2.0  # Seconds without a batch after which the caller is asked whether to go on.
-_PATIENCE = 10.0  # Seconds that a thread is waited for at the end; one that a dead server holds ends by itself.
+_PATIENCE = 10.0  # Seconds that threads are waited for at the end; one that a hung server holds ends by itself.
 
 
 class Read(NamedTuple):
@@ -75,12 +76,10 @@ class _Crew:
 
     def dismiss(self) -> None:
         self._over.set()
-        for thread in self._threads:
-            for _ in range(round(_PATIENCE / 0.05)):
-                self._drain()  # A thread may wait for room.
-                thread.join(0.05)
-                if not thread.is_alive():
-                    break
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end and (alive := [thread for thread in self._threads if thread.is_alive()]):
+            self._drain()  # A thread may wait for room.
+            alive[0].join(0.05)
 
     def _drain(self) -> None:
         while True:

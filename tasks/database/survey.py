@@ -66,13 +66,16 @@ def sizes(client: Client, session: Session, found: Iterable[Collection]) -> dict
 
 
 def check_readable(client: Client, session: Session, found: Iterable[Collection]) -> str:
-    """Read one document of each: the read concern that can be used, `majority` or `local`.
+    """Read a document of one collection of each database, and of all of `admin`: the read concern, `majority` or `local`.
 
-    Raises ForbiddenError, naming the collection and the role, before hours are spent on the others.
+    Rights are given by database, but for the users and roles in `admin`.  Raises ForbiddenError, naming the
+    collection and the role, before hours are spent on others.
     """
     concern = "majority"
-    for collection in found:
-        if (data := collection.data) is not None:
+    seen: set[str] = set()
+    for data in (collection.data for collection in found):
+        if data is not None and (data.db == "admin" or data.db not in seen):
+            seen.add(data.db)
             concern = _readable(client, session, data, concern)
     return concern
 
