@@ -40,6 +40,10 @@ def replay(
         f"The archive's oplog was applied: {outcome.inserted:,} documents inserted, {outcome.updated:,} updated, "
         f"{outcome.deleted:,} deleted."
     )
+    announced = {Namespace(one.db, one.data) for one in survey.proof.namespaces}
+    made = sorted(n.collection for n in outcome.elsewhere if n.db == survey.plan.source_database and n not in announced)
+    if made:
+        work.notes.append(f"Made while the backup ran, so not in it and not restored: {', '.join(made)}.")
     return {action.number: _after(work, survey, action, checked[action.number], outcome) for action in actions}
 
 

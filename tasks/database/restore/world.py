@@ -1,6 +1,6 @@
 """Reasons in the world not to begin a restore: the server, its room, who the database is of, what is unfinished."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.connection import Client
@@ -11,6 +11,7 @@ from tasks.database.restore.request import Archived, Refusal, RestoreRequest
 from tasks.database.restore.state import State, read_state, runs_in
 
 _VIEWLESS_TIME_SERIES = (8, 3)
+_TELLING_SIZE = 10_000_000
 
 
 def reasons(
@@ -127,21 +128,29 @@ def _unfit_time_series(
 
 
 def _no_room(client: Client, archived: list[Archived], request: RestoreRequest) -> Iterator[Refusal]:
-    """The copies stand beside what is there.  Servers before 4.4 do not say how large their disk is."""
-    statistics = client[request.database].command("dbStats")
+    documents = sum(one.bytes for one in archived if one.namespace.db == request.source)
+    if refusal := no_room(client[request.database].command("dbStats"), documents):
+        yield refusal
+
+
+def no_room(statistics: Mapping[str, float], documents: int) -> Refusal | None:
+    """Whether `documents` bytes of copies fit beside what is there; `statistics` are the server's `dbStats`.
+
+    Servers before 4.4, and some of today, do not say how large their disk is: nothing is refused then.
+    """
     total, used = statistics.get("fsTotalSize"), statistics.get("fsUsedSize")
     if not total or used is None:
-        return
-    documents = sum(one.bytes for one in archived if one.namespace.db == request.source)
+        return None
     # How well this server compresses these documents; three quarters where it cannot be told.
     data, stored = statistics.get("dataSize", 0), statistics.get("storageSize", 0)
-    ratio = min(1.0, stored / data) if data > 10_000_000 and stored else 0.75
-    if total - used < documents * ratio:
-        yield Refusal(
-            kind="blocked",
-            happened="There is no room on the database server for the restore.",
-            observed=f"Free: {round(total - used):,} bytes. Needed beside what is there, estimated from "
-            f"{documents:,} bytes of documents: {round(documents * ratio):,}.",
-            next="Free some space on the database server's disk.",
-            native_only=True,
-        )
+    ratio = min(1.0, stored / data) if data > _TELLING_SIZE and stored else 0.75
+    if total - used >= documents * ratio:
+        return None
+    return Refusal(
+        kind="blocked",
+        happened="There is no room on the database server for the restore.",
+        observed=f"Free: {round(total - used):,} bytes. Needed beside what is there, estimated from "
+        f"{documents:,} bytes of documents: {round(documents * ratio):,}.",
+        next="Free some space on the database server's disk.",
+        native_only=True,
+    )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tasks.database.restore.names import is_own
+from tasks.database.restore.progress import RestoreProgress
 from tasks.domain.errors import BlockedError, TemporaryError
 from tests.tasks.database.restore.world import DB, Client, Wire, backup, picture, put_back
 
@@ -241,3 +243,40 @@ def test_a_server_that_stays_away(
     assert {name: one for name, one in picture(client).items() if not is_own(name)} == after
     put_back(uri, archive)
     assert picture(client) == before
+
+
+def test_a_server_that_is_killed_and_comes_back(client: Client, uri: str, tmp_path: Path) -> None:
+    """The server loses nothing that it confirmed; the restore waits for it and ends equal."""
+    client.drop_database(DB)
+    old(client)
+    before = picture(client)
+    archive = backup(uri, tmp_path)
+    program = Path(sys.executable).with_name("secantusd-py")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    storage = tmp_path / "storage"
+    command = [str(program), "--host", "127.0.0.1", "--port", port, "--storage-path", str(storage), "--sync-on-commit"]
+    there = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+    servers = [subprocess.Popen([*command, "--log-level", "ERROR"], stdout=subprocess.DEVNULL)]
+    killed: list[str] = []
+    try:
+        with Client(there, serverSelectionTimeoutMS=60_000) as second:
+            second.admin.command("ping")
+
+            def progress(at: RestoreProgress) -> None:
+                if (at.phase, at.collection) in {
+                    ("load", "credentials"),
+                    ("rename", "policies"),
+                } and at.phase not in killed:
+                    killed.append(at.phase)
+                    servers[-1].kill()
+                    servers[-1].wait(30)
+                    servers.append(subprocess.Popen([*command, "--log-level", "ERROR"], stdout=subprocess.DEVNULL))
+
+            put_back(there, archive, progress=progress)
+            assert picture(second) == before
+    finally:
+        servers[-1].kill()
+        servers[-1].wait(30)
+    assert killed == ["load", "rename"]

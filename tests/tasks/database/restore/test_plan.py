@@ -19,6 +19,7 @@ from tasks.database.restore.plan import (
     Safety,
     make_restore_plan,
 )
+from tasks.database.restore.world import no_room
 from tasks.domain import errors
 
 CASES = yaml.safe_load((Path(__file__).parent / "plan.yaml").read_text())
@@ -118,3 +119,26 @@ def test_a_backup_is_relied_on_only_as_it_was_proved(found: Manifest | None, pro
 def test_a_plan_survives_the_database_that_it_is_kept_in() -> None:
     plan = planned(CASES[5])
     assert RestorePlan.model_validate_json(plan.model_dump_json()) == plan
+
+
+GB = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("statistics", "documents", "fits"),
+    [
+        ({}, 100 * GB, True),
+        ({"fsTotalSize": 0.0, "fsUsedSize": 0.0}, 100 * GB, True),
+        ({"fsTotalSize": 10.0 * GB, "fsUsedSize": 4.0 * GB}, 7 * GB, True),
+        ({"fsTotalSize": 10.0 * GB, "fsUsedSize": 4.0 * GB}, 9 * GB, False),
+        # A third is what this server makes of these documents.
+        ({"fsTotalSize": 10.0 * GB, "fsUsedSize": 4.0 * GB, "dataSize": 9.0 * GB, "storageSize": 3.0 * GB}, 17 * GB, True),
+        ({"fsTotalSize": 10.0 * GB, "fsUsedSize": 4.0 * GB, "dataSize": 9.0 * GB, "storageSize": 3.0 * GB}, 19 * GB, False),
+        # Too little to learn from.
+        ({"fsTotalSize": 10.0 * GB, "fsUsedSize": 4.0 * GB, "dataSize": 9e5, "storageSize": 9e4}, 9 * GB, False),
+    ],
+)  # fmt: skip
+def test_room(statistics: dict[str, float], documents: int, fits: bool) -> None:  # noqa: FBT001
+    refusal = no_room(statistics, documents)
+    assert (refusal is None) is fits
+    assert refusal is None or refusal.native_only
