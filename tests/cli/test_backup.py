@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pymongo import MongoClient
 
 from deployments.sandbox.launch import Sandbox
 from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_command
-from tests.cli.database import opened
+from tests.cli.database import opened, snapshot
 from tests.flows.world import OLD, World, archives, clean_environment, leftovers
 
 
@@ -105,6 +106,24 @@ def test_verify(person: Person) -> None:
     assert ran.document["sha256"] == manifest["sha256"]
     assert ran.document["documents"] == sum(n["documents"] for n in manifest["namespaces"])
     assert "Whole:" in person.run("verify", archive).out
+
+
+def test_verify_on_trial(person: Person) -> None:
+    archive = next(p for p in archives(person.backups) if OLD in p.name)
+    before = snapshot(person.sandbox.mongo_uri)
+    ran = person.run("verify", archive, "--scratch-database", "tried_here", "-o", "json")
+    assert ran.code == 0, ran
+    assert ran.document["rehearsal"]["record"]["collections"] == len(before)
+    ran = person.run("verify", archive, cluster=False, APINIZER_UPGRADE_SCRATCH_URI=person.sandbox.mongo_uri)
+    assert ran.code == 0, ran
+    assert "Restored on trial:" in ran.out
+    assert "password" not in ran.err
+    ran = person.run("verify", archive, "--scratch-database", "apinizerdb")
+    assert ran.code == 2, ran
+    assert snapshot(person.sandbox.mongo_uri) == before
+    with MongoClient(person.sandbox.mongo_uri) as client:
+        assert not {"tried_here", "apinizer_rehearsal"} & set(client.list_database_names())
+    assert "restored on trial" in person.run("backups").out
 
 
 @pytest.mark.parametrize(
