@@ -112,8 +112,7 @@ def _insert(work: Work, copy: Copy, documents: list[RawBSONDocument]) -> None:
             return once()
         return _settle(work, copy, documents, reply, ordered=ordered)
 
-    work.guard()
-    work.patience(once)
+    work.write(once)
 
 
 def _task(work: Work, copy: Copy, block: Documents, told: Callable[[Namespace, int, int], None]) -> Callable[[], None]:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pymongo.errors import NetworkTimeout, PyMongoError
 
 from tasks.database.connection import Client, explain
-from tasks.domain.errors import TemporaryError
+from tasks.domain.errors import StoppedError, TemporaryError
 
 PATIENCE = 60.0
 """Seconds that a server may be away in one go: an election takes 12, a restart rarely more than 40."""
@@ -26,25 +26,24 @@ class Patience:
         self._client, self._stop, self._seconds = client, stop, seconds
 
     def __call__(self, act: Callable[[], _T]) -> _T:
-        """The result of `act`.  Raises the driver's error when the patience is over or waiting is no use."""
+        """The result of `act`.  Raises the driver's error when the patience is over or waiting is no use, or
+        StoppedError."""
         wait, until = _FIRST_WAIT, 0.0
         while True:
             try:
                 return act()
             except PyMongoError as problem:
                 until = until or time.monotonic() + self._seconds
-                if not passing(problem) or time.monotonic() + wait > until or self._stop():
+                if not passing(problem) or time.monotonic() + wait > until:
                     raise
+                if self._stop():
+                    raise StoppedError("The restore was stopped while the server was away.") from None
             time.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
 
-    def until_done(self, act: Callable[[], _T], between: Callable[[], None]) -> _T:
-        """As a call, for what may take a server hours: that no reply came is no failure while it answers a ping.
-
-        `between` is called before each try; what it raises ends the waiting.
-        """
+    def until_done(self, act: Callable[[], _T]) -> _T:
+        """As a call, for what may take a server hours: that no reply came is no failure while it answers a ping."""
         while True:
-            between()
             try:
                 return self(lambda: _not_late(act))
             except _NoReplyError:

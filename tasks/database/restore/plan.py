@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from tasks.database.archive.format import Namespace
 from tasks.database.manifest import Manifest
-from tasks.database.restore.names import is_own
 from tasks.database.restore.refusals import refusals
 from tasks.database.restore.request import (
     Action,
@@ -16,7 +15,7 @@ from tasks.database.restore.request import (
     Safety,
     Verb,
 )
-from tasks.database.restore.selection import matches
+from tasks.database.restore.selection import matches, restorable
 
 __all__ = [
     "Action", "Archived", "Present", "Refusal", "RestorePlan", "RestoreRequest", "Safety", "Verb", "make_restore_plan"
@@ -74,7 +73,7 @@ def make_restore_plan(
 def _select(mine: Sequence[Archived], request: RestoreRequest) -> tuple[list[Archived], list[Archived]]:
     def wanted(name: str) -> bool:
         included = not request.include or matches(name, request.include)
-        return included and not matches(name, request.exclude) and not is_own(name)
+        return included and not matches(name, request.exclude) and restorable(name)
 
     chosen = [one for one in mine if wanted(one.namespace.collection)]
     return chosen, [one for one in mine if one not in chosen]

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS, RawBSONDocument
 from pymongo.collection import Collection
@@ -24,6 +24,8 @@ from tasks.database.restore.names import run_of, state_name
 from tasks.database.restore.patience import Patience
 from tasks.database.restore.state import State, write_state
 from tasks.domain.errors import StoppedError, UnprovenError, UpgradeError
+
+_T = TypeVar("_T")
 
 BUCKETS = "system.buckets."
 """Before the name of a time series: the collection that holds its documents."""
@@ -90,13 +92,20 @@ class Work:
             command["bypassDocumentValidation"] = True
         return self.client[self.database].command(command)
 
-    def command(self, command: Mapping[str, Any], *, database: str = "") -> dict[str, Any]:
-        """Send a command that changes something, after the guard was asked.  It must bear being sent twice."""
-        self.guard()
-        name = database or self.database
-        return self.patience(
-            lambda: self.client[name].command({**command, "writeConcern": _MAJORITY}, codec_options=EXACT)
+    def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a command that changes something.  It must bear being sent twice."""
+        return self.write(
+            lambda: self.client[self.database].command({**command, "writeConcern": _MAJORITY}, codec_options=EXACT)
         )
+
+    def write(self, act: Callable[[], _T]) -> _T:
+        """Do what changes something, the guard being asked before each try: waiting for a server takes its time."""
+
+        def guarded() -> _T:
+            self.guard()
+            return act()
+
+        return self.patience(guarded)
 
     def drop(self, name: str) -> None:
         """Drop a collection or view, if it is there."""
@@ -116,8 +125,7 @@ class Work:
                 {"create": name, **options_for_create(options, with_expiry=with_expiry), "writeConcern": _MAJORITY},
             )
 
-        self.guard()
-        self.patience(once)
+        self.write(once)
 
     def rename(self, old: str, new: str) -> bool:
         """Give `old` the name `new`, in whose place it comes in one step.  False where `old` is gone."""
@@ -132,8 +140,7 @@ class Work:
                 return False  # It was renamed: the answer was lost, or a run that died had asked for it.
             return True
 
-        self.guard()
-        return self.patience(once)
+        return self.write(once)
 
     def build_indexes(self, name: str, definition: CollectionMetadata) -> None:
         """Build the indexes of `definition`, however long the server takes."""
@@ -141,14 +148,14 @@ class Work:
         if not wanted:
             return
         command = {"createIndexes": name, "indexes": wanted, "writeConcern": _MAJORITY}
-        # A build goes on when its client has left; the same question joins it.
-        self.patience.until_done(
-            lambda: self.client[self.database].command(command, codec_options=EXACT), self._before_build
-        )
 
-    def _before_build(self) -> None:
-        self.stop_if_asked()
-        self.guard()
+        def once() -> None:
+            self.stop_if_asked()
+            self.guard()
+            self.client[self.database].command(command, codec_options=EXACT)
+
+        # A build goes on when its client has left; the same question joins it.
+        self.patience.until_done(once)
 
     def indexes(self, name: str) -> list[dict[str, Any]]:
         """The definitions of a collection's indexes, as the server has them."""
@@ -157,8 +164,7 @@ class Work:
 
     def keep(self, state: State) -> None:
         """Keep how far the restore is."""
-        self.guard()
-        self.patience(lambda: write_state(self.client, self.database, state))
+        self.write(lambda: write_state(self.client, self.database, state))
 
     def state_of(self, state: State) -> str:
         """The collection that says how far the restore is."""

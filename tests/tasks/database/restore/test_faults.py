@@ -245,6 +245,29 @@ def test_a_server_that_stays_away(
     assert picture(client) == before
 
 
+@pytest.mark.parametrize("moment", [("insert", 2), ("createIndexes", 1), ("renameCollection", 1), ("drop", 0)])
+def test_who_lost_the_lock_while_it_waited_writes_no_more(
+    scene: tuple[Path, dict[str, Any], dict[str, Any]], client: Client, wire: Wire, moment: tuple[str, int]
+) -> None:
+    """The guard is asked before each try, not only before the first."""
+    archive, before, after = scene
+    cut: list[int] = []
+
+    def guard() -> None:
+        if cut:
+            raise BlockedError("Another run holds the lock.")
+
+    wire.arm(moment, lambda _name: not cut.append(len(wire.commands)))
+    with pytest.raises(BlockedError, match="lock"):
+        put_back(wire.uri, archive, guard=guard)
+    # Commands of other collections may have been on their way at that moment, one for each lane.
+    written = [name for name in wire.commands[cut[0] :] if name in {"insert", "create", "renameCollection", "drop"}]
+    assert len(written) <= 2
+    assert_each_is_whole(client, before, after)
+    put_back(wire.uri, archive)
+    assert picture(client) == before
+
+
 def test_a_server_that_is_killed_and_comes_back(client: Client, uri: str, tmp_path: Path) -> None:
     """The server loses nothing that it confirmed; the restore waits for it and ends equal."""
     client.drop_database(DB)
