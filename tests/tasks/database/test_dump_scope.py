@@ -219,6 +219,24 @@ class TestAtOnce:
         assert visible(tmp_path) == []
         assert ours() == []
 
+    def test_stopped_while_the_server_is_silent(self, mortal: tuple[str, int], tmp_path: Path) -> None:
+        uri, pid = mortal
+        with MongoClient[dict[str, Any]](uri) as filler:
+            filler["apinizerdb"]["a"].insert_many([{"_id": i, "text": "x" * 1000} for i in range(20_000)])
+        silent = threading.Event()
+
+        def silence(_: DumpProgress) -> None:
+            if not silent.is_set():
+                os.kill(pid, signal.SIGSTOP)
+                silent.set()
+
+        try:
+            with pytest.raises(StoppedError), open_database(uri, timeout=3, reply_timeout=10) as client:
+                dump(client, "apinizerdb", tmp_path, apinizer_version="1", progress=silence, stop=silent.is_set)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert visible(tmp_path) == []
+
     def test_a_primary_that_steps_down_in_the_middle(self, mortal: tuple[str, int], tmp_path: Path) -> None:
         uri, _ = mortal
         with MongoClient[dict[str, Any]](uri) as other:
