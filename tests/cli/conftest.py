@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deployments.embedded import EmbeddedServer
 from deployments.sandbox.launch import Sandbox
 from tests.flows.world import OLD, World, clean_environment
 
@@ -47,6 +48,14 @@ def run_command(*arguments: object, folder: Path, env: dict[str, str], timeout: 
         stdin=subprocess.DEVNULL,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def prefect_env() -> Iterator[dict[str, str]]:
+    """The environment that names one Prefect server for many commands: each starts its own without it, as elsewhere."""
+    with EmbeddedServer() as server:
+        server.wait()
+        yield server.settings()
 
 
 @pytest.fixture(scope="module")

@@ -20,22 +20,23 @@ from tests.flows.world import OLD, World, archives, clean_environment, leftovers
 class Person:
     """Somebody at a sandbox, in a folder of their own."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
-        self.sandbox, self.folder, self.world = sandbox, folder, World(sandbox)
+    def __init__(self, sandbox: Sandbox, folder: Path, prefect: dict[str, str]) -> None:
+        self.sandbox, self.folder, self.world, self.prefect = sandbox, folder, World(sandbox), prefect
         self.backups = folder / "backups"
 
     def run(self, *arguments: object, cluster: bool = True, **env: str) -> Ran:
         # A home without a kubeconfig: what is not said is not there.
         given = self.sandbox.env() if cluster else {}
-        ran = run_command(*arguments, folder=self.folder, env={"HOME": str(self.folder), **given, **env})
+        env = {"HOME": str(self.folder), **self.prefect, **given, **env}
+        ran = run_command(*arguments, folder=self.folder, env=env)
         assert not any(secret in ran.out + ran.err for secret in self.world.secrets())
         return ran
 
 
 @pytest.fixture(scope="module")
-def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+def person(tmp_path_factory: pytest.TempPathFactory, prefect_env: dict[str, str]) -> Iterator[Person]:
     with Sandbox(version=OLD, speed=SPEED) as sandbox:
-        yield Person(sandbox, tmp_path_factory.mktemp("person"))
+        yield Person(sandbox, tmp_path_factory.mktemp("person"), prefect_env)
 
 
 def test_by_the_clusters_secret(person: Person) -> None:
@@ -180,7 +181,7 @@ def test_an_interruption_leaves_nothing(person: Person, tmp_path: Path, number: 
             bulk(person, 120)
     with subprocess.Popen(
         [COMMAND, "backup", "--backup-dir", str(tmp_path)],
-        env=clean_environment() | person.sandbox.env(),
+        env=clean_environment() | person.prefect | person.sandbox.env(),
         cwd=person.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -22,11 +22,11 @@ READER = "reader-with-a-passw0rd"
 
 
 @pytest.fixture(scope="module")
-def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+def person(tmp_path_factory: pytest.TempPathFactory, prefect_env: dict[str, str]) -> Iterator[Person]:
     with Sandbox(version=OLD, speed=SPEED) as sandbox:
         with MongoClient(sandbox.mongo_uri) as client:
             client.admin.command("createUser", "reader", pwd=READER, roles=[{"role": "read", "db": "other"}])
-        made = Person(sandbox, tmp_path_factory.mktemp("person"))
+        made = Person(sandbox, tmp_path_factory.mktemp("person"), prefect_env)
         assert made.run("backup", "--uri-file", _file(made, sandbox.mongo_uri)).code == 0
         yield made
 

@@ -44,9 +44,9 @@ class Keeper(Person):
 
 
 @pytest.fixture(scope="module")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
+def keeper(tmp_path_factory: pytest.TempPathFactory, prefect_env: dict[str, str]) -> Iterator[Keeper]:
     with Sandbox(version=OLD, speed=SPEED) as sandbox:
-        made = Keeper(sandbox, tmp_path_factory.mktemp("keeper"))
+        made = Keeper(sandbox, tmp_path_factory.mktemp("keeper"), prefect_env)
         ran = made.run("backup", "-o", "json")
         assert ran.code == 0, ran
         made.archive, made.then = Path(ran.document["archive"]), made.now()
@@ -177,7 +177,7 @@ def test_what_cannot_be_asked_for(keeper: Keeper, arguments: tuple[str, ...], to
 
 def test_an_archive_of_another_installation(keeper: Keeper, tmp_path: Path) -> None:
     with Sandbox(version=OLD, speed=SPEED) as other:
-        stranger = Person(other, tmp_path)
+        stranger = Person(other, tmp_path, keeper.prefect)
         with opened(other.mongo_uri) as database:  # another's objects have other identities
             for name in ("api_proxy", "policy", "credential"):
                 found = list(database[name].find())
@@ -196,7 +196,7 @@ def test_an_archive_of_another_installation(keeper: Keeper, tmp_path: Path) -> N
 
 
 def test_a_manager_that_appears_stops_it_and_interrupted_it_goes_on(keeper: Keeper) -> None:
-    bulk(keeper, 60)
+    bulk(keeper, 40)
     ran = keeper.run("backup", "-o", "json")
     archive, then = ran.document["archive"], keeper.now()
     with opened(keeper.sandbox.mongo_uri) as database:
@@ -206,7 +206,7 @@ def test_a_manager_that_appears_stops_it_and_interrupted_it_goes_on(keeper: Keep
     def started() -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [COMMAND, "restore", archive, "--yes", "--no-safety-backup"],
-            env=clean_environment() | keeper.sandbox.env(),
+            env=clean_environment() | keeper.prefect | keeper.sandbox.env(),
             cwd=keeper.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
