@@ -14,6 +14,7 @@ from tasks.database.environments import named_environments
 from tasks.database.order import BackupOrder
 from tasks.database.proof import Proof, prove
 from tasks.database.rehearsal import SCRATCH, Rehearsal, rehearse
+from tasks.database.restore.state import require_none_half_done
 from tasks.database.source import (
     UNKNOWN,
     DatabaseSource,
@@ -105,6 +106,7 @@ def reach_database(
 def _look(address: DatabaseAddress, environments: tuple[str, ...]) -> DatabaseLook:
     with failure_told("database"), open_database(address.uri.get_secret_value(), timeout=LOGIN_SECONDS) as client:
         seen = require_database(client, address)
+        require_none_half_done(client, address.name)
         unseen = named_environments(client[address.name], environments) if environments else []
     tell(
         "database",

@@ -1,5 +1,6 @@
 """How far a restore is, kept in the database that it restores: any later run can go on from it."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -8,8 +9,9 @@ from pymongo.write_concern import WriteConcern
 
 from tasks.database.archive.metadata import CollectionMetadata, decode
 from tasks.database.connection import Client
-from tasks.database.restore.names import owner, run_of, state_name
+from tasks.database.restore.names import PREFIX, owner, run_of, state_name
 from tasks.database.restore.plan import RestorePlan, RestoreRequest
+from tasks.domain.errors import BlockedError
 
 _ID = "restore"
 
@@ -67,12 +69,32 @@ class State(BaseModel):
 
 
 def read_state(client: Client, database: str, run: str) -> State | None:
-    """The state that a run left, None where it left none or one that is not understood."""
+    """The state that a run left, None where it left none; raises BlockedError for one that is not understood."""
     found = _collection(client, database, run).find_one({"_id": _ID})
     try:
         return State.model_validate_json(found["state"]) if found else None
     except (ValidationError, KeyError):
-        return None
+        raise BlockedError(
+            f"A restore of another version of this software is unfinished in {database}.",
+            observed=f"How far it is stands in the collection {state_name(run)}, in a form that is not known here.",
+            next="Go on with the version that began it. To give it up, drop that collection.",
+        ) from None
+
+
+def require_none_half_done(client: Client, database: str) -> None:
+    """Raise BlockedError where a restore was interrupted while it put collections in their place.
+
+    Such a database is half the one, half the other: neither to be backed up as a version's nor to be migrated.
+    """
+    for run in runs_in(client[database].list_collection_names(filter={"name": {"$regex": f"^{re.escape(PREFIX)}"}})):
+        left = read_state(client, database, run)
+        if left is not None and left.phase == "swapping":
+            raise BlockedError(
+                f"A restore of {database} was interrupted while it put collections in their place.",
+                observed=f"Archive {left.archive}, SHA-256 {left.sha256[:12]}…",
+                next="Restore that archive again with the same options: it goes on where it was. "
+                f"To give it up, drop the collection {state_name(run)}.",
+            )
 
 
 def write_state(client: Client, database: str, state: State) -> None:

@@ -23,6 +23,7 @@ from tasks.database.restore.names import is_own
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.progress import RestoreProgress
 from tasks.database.restore.run import restore
+from tasks.database.restore.state import require_none_half_done
 from tasks.domain.errors import (
     BlockedError,
     DamagedArchiveError,
@@ -301,6 +302,27 @@ def test_a_half_done_restore_comes_before_any_other(half_done: Path, client: Cli
     assert [len(picture(client)[name][3]) for name in "ab"] == [10, 5]
     assert not client[DB]["b"].count_documents({"v": 2})
     put_back(uri, other)
+
+
+def test_nothing_else_begins_on_a_half_done_database(half_done: Path, client: Client, uri: str) -> None:
+    with pytest.raises(BlockedError, match="interrupted while it put collections"):
+        require_none_half_done(client, DB)
+    put_back(uri, half_done)
+    require_none_half_done(client, DB)
+
+
+def test_a_state_of_another_form_is_nobodys_to_remove(
+    half_done: Path, client: Client, uri: str, tmp_path: Path
+) -> None:
+    (name,) = (name for name in client[DB].list_collection_names() if name.endswith(".state"))
+    client[DB][name].update_one({}, {"$set": {"state": '{"form": 2}'}})
+    other = backup(uri, tmp_path / "other")
+    for archive in (half_done, other):
+        refused(uri, archive, ask(), BlockedError, "another version")
+    with pytest.raises(BlockedError, match="another version"):
+        require_none_half_done(client, DB)
+    client[DB][name].drop()
+    put_back(uri, half_done)
 
 
 def test_what_was_written_to_a_half_done_restore_does_not_stay(half_done: Path, client: Client, uri: str) -> None:
