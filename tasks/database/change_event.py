@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from tasks.database.logs import LOG_COLLECTIONS
+from tasks.database.restore.names import PREFIX
 
 _DATA = frozenset({"insert", "update", "replace", "delete"})
 _STRUCTURE = frozenset({"drop", "rename", "create", "createIndexes", "dropIndexes", "modify", "dropDatabase",
@@ -31,11 +32,16 @@ class Own:
     """What this run itself does to collections that are not its temporary ones.
 
     `structure` names those it drops, renames, makes or modifies, `data` those it merges documents into: there
-    the writes of others cannot be told from its own.
+    the writes of others cannot be told from its own.  `run` is how its temporary ones are named, where known.
     """
 
     structure: frozenset[str] = frozenset()
     data: frozenset[str] = frozenset()
+    run: str = ""
+
+    def and_of(self, names: frozenset[str], *, data: bool) -> "Own":
+        """With some names more."""
+        return Own(self.structure | names, self.data | (names if data else frozenset()), self.run)
 
 
 def author(event: Mapping[str, Any], own: Own, aging: frozenset[str] = frozenset()) -> Author:
@@ -46,6 +52,8 @@ def author(event: Mapping[str, Any], own: Own, aging: frozenset[str] = frozenset
     # Views and the like are kept in system collections; their own event follows or is not given.
     if collection.startswith("system."):
         return Author.NOBODY
+    if kind == "rename":
+        return _renamer(collection, collection_of(event, "to"), own)
     if kind in _STRUCTURE:
         return Author.OURS if collection in own.structure else Author.OTHER
     if collection in own.data:
@@ -57,8 +65,26 @@ def author(event: Mapping[str, Any], own: Own, aging: frozenset[str] = frozenset
     return Author.OTHER
 
 
-def collection_of(event: Mapping[str, Any]) -> str:
-    """The collection's name, empty for what concerns the whole database."""
-    namespace = event.get("ns")
+def _renamer(old: str, new: str, own: Own) -> Author:
+    """Who renamed: what stood under the new name is gone with it, and nothing else tells that.
+
+    Both names have to be this run's: announced, or temporary ones of its own.
+    """
+    ends = (old, new)
+    if all(name.startswith(PREFIX) for name in ends):
+        return Author.NOBODY
+    ours = all(name in own.structure or name.startswith(f"{PREFIX}{own.run}") for name in ends)
+    return Author.OURS if ours else Author.OTHER
+
+
+def told(event: Mapping[str, Any]) -> str:
+    """What was done, in words for people."""
+    kind = str(event.get("operationType", ""))
+    return f"rename to {collection_of(event, 'to')}" if kind == "rename" else kind
+
+
+def collection_of(event: Mapping[str, Any], field: str = "ns") -> str:
+    """The collection's name, empty for what concerns the whole database; `to` has the new one of a rename."""
+    namespace = event.get(field)
     name = namespace.get("coll", "") if isinstance(namespace, Mapping) else ""
     return name if isinstance(name, str) else ""

@@ -3,32 +3,37 @@
 A change stream, opened before the first write of the restore, tells each write of others.  Where the server
 gives none (standalone, a user who may not) the counters of operations (`top`) or the collections' identities and
 counts are compared about every second: weaker, for it sees changes and not each write, and the evidence says so.
-The looking is done in a thread; `check` only asks what was found.
+The looking is done in a thread; `check` only asks what was found, and whether the thread still sees.
 """
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from bson import Timestamp
 from pymongo.change_stream import DatabaseChangeStream
 from pymongo.errors import OperationFailure, PyMongoError
 
-from tasks.database.change_event import Author, Own, author, collection_of
-from tasks.database.connection import Client
-from tasks.database.listing import identities
+from tasks.database.change_event import Author, Own, author, collection_of, told
+from tasks.database.connection import Client, explain
+from tasks.database.glance import COUNTS, OPERATIONS, Glance, Seen
 from tasks.database.logs import LOG_COLLECTIONS
-from tasks.database.restore.names import PREFIX, is_own
-from tasks.domain.errors import DriftError
+from tasks.database.restore.names import PREFIX
+from tasks.domain.errors import DriftError, TemporaryError, UnprovenError
 
 Stream = DatabaseChangeStream[dict[str, Any]]
 
 _AWAIT_MILLISECONDS = 500
 _PAUSE = 1.0
 _SETTLED_POLLS = 2
-_TRIES = 5
+_SILENCE = 240.0
+"""Seconds without an answer after which the watch counts as blind: a server may be away for 60 and keep a
+connection waiting for 120."""
+
 _EXPANDED_FROM = (6, 0)
 _GAP = {136, 280, 286}  # CappedPositionLost, ChangeStreamFatalError, ChangeStreamHistoryLost
 _NO_STREAM = {8000, 13, 40573, 40324, 59, 72, 115, 303, 20}
@@ -38,16 +43,20 @@ _NO_STREAM = {8000, 13, 40573, 40324, 59, 72, 115, 303, 20}
 class ForeignWrites:
     """What is known of the writes of others; made by `watch_for_others`."""
 
-    def __init__(self, client: Client, database: str) -> None:
+    def __init__(self, client: Client, database: str, run: str = "") -> None:
         self._client, self._database = client, database
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._own = Own()
+        self._own = Own(run=run)
         self._fatal: Counter[tuple[str, str]] = Counter()
         self._logs: Counter[str] = Counter()
         self._aging: dict[str, bool] = {}
         self._polls = 0
-        self._baseline: dict[str, _Seen] = {}
+        self._seen_to: Timestamp | None = None
+        self._heard = time.monotonic()
+        self._blind = ""
+        self._glance = Glance(client, database)
+        self._baseline: dict[str, Seen] = {}
         self.strength = ""
         """`change stream`, `operation counters` or `counts`."""
         self.notes: list[str] = []
@@ -59,14 +68,16 @@ class ForeignWrites:
         """
         with self._lock:
             names = frozenset(collections)
-            self._own = Own(self._own.structure | names, self._own.data | (names if data else frozenset()))
+            self._own = self._own.and_of(names, data=data)
             if data:
                 self._note(f"Writes of others to {', '.join(sorted(names))} could not be told from this run's own.")
 
     def check(self) -> None:
-        """Raise DriftError when somebody else writes; at once, without asking the server."""
+        """At once, without asking the server: raise DriftError when somebody else writes, UnprovenError when nobody
+        watches any more."""
         with self._lock:
-            found = sorted(self._fatal.items())
+            found, blind = sorted(self._fatal.items()), self._blind
+            silent = time.monotonic() - self._heard
         if found:
             raise DriftError(
                 f"Somebody else writes to the database {self._database} while it is restored.",
@@ -74,21 +85,41 @@ class ForeignWrites:
                 safe="Each collection is whole, as it was or as restored; what is loaded waits under temporary names.",
                 next="Find who writes (a manager elsewhere, a script, a shell), stop it, then restore again.",
             )
+        if not blind and not self._closed.is_set() and silent > _SILENCE:
+            blind = f"For {silent:,.0f} seconds the server did not answer the watch."
+        if blind:
+            raise self._unseen(blind)
 
-    def settle(self, timeout: float = 15.0) -> None:
-        """Wait until everything that was written before this call was looked at, then `check`."""
+    def settle(self, timeout: float = 60.0) -> None:
+        """Wait until everything that was written before this call was looked at, then `check`.
+
+        `timeout` is seconds.  Raises UnprovenError too when it was not looked at by then, and the driver's errors.
+        """
+        self.check()
+        moment = self._client.admin.command("ping").get("operationTime")
         with self._lock:
             wanted = self._polls + _SETTLED_POLLS
         waiting = threading.Event()
         step = 0.05
         for _ in range(round(timeout / step)):
             with self._lock:
-                if self._polls >= wanted or self._fatal:
+                # No event for a while, or one that is later than all that matters: a log may never be silent.
+                past = moment is not None and self._seen_to is not None and self._seen_to > moment
+                if past or self._polls >= wanted or self._fatal or self._blind:
                     break
             waiting.wait(step)
         else:
-            self._note("The last look at the writes of others was not answered.")
+            self.check()
+            raise self._unseen(f"The last look was not answered within {timeout:,.0f} seconds.")
         self.check()
+
+    def _unseen(self, why: str) -> UnprovenError:
+        return UnprovenError(
+            f"It is not known whether somebody else wrote to the database {self._database} meanwhile.",
+            observed=f"The watch for writes of others ended or stalled. {why}",
+            safe="Each collection is whole, as it was or as restored; what is loaded waits under temporary names.",
+            next="See that the manager is stopped and the database server answers; then restore again.",
+        )
 
     def evidence(self) -> list[str]:
         """Sentences on how was watched and what else was written."""
@@ -104,21 +135,47 @@ class ForeignWrites:
         except OperationFailure as problem:
             if problem.code not in _NO_STREAM:
                 raise
-            first = self._first_look()
-            return lambda: self._compare(first)
-        self._baseline = self._look()
+            first = self._glance.first()
+            self.strength = self._glance.strength
+            return self._seeing(lambda: self._compare(first))
+        self._baseline = self._glance.look()
         self.strength = "change stream"
-        return lambda: self._follow(stream)
+        return self._seeing(lambda: self._follow(stream))
 
     def close(self) -> None:
         """End the thread's work."""
         self._closed.set()
 
+    def _seeing(self, work: Callable[[], None]) -> Callable[[], None]:
+        """`work`, whose end before its time is known to whoever checks."""
+
+        def act() -> None:
+            self._answered()
+            why = "Its thread ended."
+            try:
+                work()
+            except PyMongoError as problem:
+                code = f", code {problem.code}" if isinstance(problem, OperationFailure) else ""
+                why = f"The server or the driver refused it ({type(problem).__name__}{code})."
+            except Exception as problem:  # noqa: BLE001 - told by check, whatever it is: a blind watch is worse
+                why = f"It failed with {type(problem).__name__}."
+            finally:
+                with self._lock:
+                    self._blind = "" if self._closed.is_set() else why
+
+        return act
+
+    def _answered(self) -> None:
+        with self._lock:
+            self._heard = time.monotonic()
+
     def _open(self, token: Mapping[str, Any] | None) -> Stream:
-        # The restore's own documents are left out by the server: they would all come back over the wire.
+        # The restore's own documents are left out by the server: they would all come back over the wire.  A rename
+        # is told by the name that was; only its event says what stood under the other one (SERVER-53478).
+        own = {"ns.coll": {"$not": {"$regex": f"^{re.escape(PREFIX)}"}}}
         pipeline: list[dict[str, Any]] = [
-            {"$match": {"ns.coll": {"$not": {"$regex": f"^{re.escape(PREFIX)}"}}}},
-            {"$project": {"operationType": 1, "ns": 1}},
+            {"$match": {"$or": [own, {"operationType": "rename"}]}},
+            {"$project": {"operationType": 1, "ns": 1, "to": 1, "clusterTime": 1}},
         ]
         version = tuple(self._client.admin.command("buildInfo")["versionArray"][:2])
         more: dict[str, Any] = {"show_expanded_events": True} if version >= _EXPANDED_FROM else {}
@@ -139,8 +196,8 @@ class ForeignWrites:
                 if not self._closed.wait(_PAUSE):
                     stream = self._open(token)
             except PyMongoError as problem:
-                if isinstance(problem, OperationFailure) and problem.code in _GAP | _NO_STREAM:
-                    return self._fall_back(problem.code)
+                if _is_final(problem):
+                    return self._fall_back(problem)
                 # The server is away: what was written meanwhile is told when it is back.
                 reopened = self._reopen(token)
                 if reopened is None:
@@ -152,15 +209,14 @@ class ForeignWrites:
         while not self._closed.wait(_PAUSE):
             try:
                 return self._open(token)
-            except OperationFailure as problem:
-                if problem.code in _GAP | _NO_STREAM:
-                    self._fall_back(problem.code)
+            except PyMongoError as problem:
+                if _is_final(problem):
+                    self._fall_back(problem)
                     return None
-            except PyMongoError:
-                continue
         return None
 
     def _take(self, event: Mapping[str, Any] | None) -> None:
+        self._answered()
         if event is None:
             with self._lock:
                 self._polls += 1
@@ -170,11 +226,13 @@ class ForeignWrites:
         with self._lock:
             match author(event, self._own, aging):
                 case Author.OTHER:
-                    self._fatal[name, str(event["operationType"])] += 1
+                    self._fatal[name, told(event)] += 1
                 case Author.LOG:
                     self._logs[name] += 1
                 case _:
                     pass
+            moment = event.get("clusterTime")
+            self._seen_to = moment if isinstance(moment, Timestamp) else self._seen_to
 
     def _ages(self, collection: str) -> bool:
         """Whether the server itself removes documents by age there."""
@@ -186,60 +244,29 @@ class ForeignWrites:
                 return False
         return self._aging[collection]
 
-    def _fall_back(self, code: int | None) -> None:
+    def _fall_back(self, problem: PyMongoError) -> None:
         """The stream cannot be gone on with: what is there now is compared with what was there at the start."""
+        code = problem.code if isinstance(problem, OperationFailure) else type(problem).__name__
         self._note(f"The change stream broke off (code {code}); from then on counts were compared, which sees less.")
-        self.strength = "counts"
+        self.strength = COUNTS
         self._compare(self._baseline)
 
-    def _first_look(self) -> "dict[str, _Seen]":
-        try:
-            self._client.admin.command("top")
-            self.strength = "operation counters"
-        except PyMongoError:
-            self.strength = "counts"
-        return self._look()
-
-    def _look(self) -> "dict[str, _Seen]":
-        """Identities and counts that belong together: a rename of ours in between makes both be taken again."""
-        found, writes = self._identities(), dict[str, int]()
-        for _ in range(_TRIES):
-            writes, before = self._writes(found), found
-            found = self._identities()
-            if found == before:
-                break
-        return {name: (identity, writes.get(name, 0)) for name, identity in found.items()}
-
-    def _identities(self) -> dict[str, tuple[str, bytes]]:
-        with self._client.start_session() as session:
-            return {
-                name: identity
-                for name, identity in identities(self._client, session, self._database).items()
-                if not name.startswith("system.") and not is_own(name)
-            }
-
-    def _writes(self, found: Mapping[str, tuple[str, bytes]]) -> dict[str, int]:
-        if self.strength == "operation counters":
-            totals = self._client.admin.command("top")["totals"]
-            return {name: _writes(totals.get(f"{self._database}.{name}", {})) for name in found}
-        return {name: self._count(name) for name, (uuid, _) in found.items() if uuid}
-
-    def _count(self, name: str) -> int:
-        return int(self._client[self._database].command({"count": name})["n"])
-
-    def _compare(self, before: "dict[str, _Seen]") -> None:
+    def _compare(self, before: dict[str, Seen]) -> None:
         while not self._closed.wait(_PAUSE):
             try:
-                now = self._look()
-            except PyMongoError:
-                continue
+                now = self._glance.look()
+            except PyMongoError as problem:
+                if isinstance(explain(problem, ""), TemporaryError):
+                    continue
+                raise
+            self._answered()
             for name in before.keys() | now.keys():
                 self._weigh(name, before.get(name), now.get(name))
             before = now
             with self._lock:
                 self._polls += 1
 
-    def _weigh(self, name: str, before: "_Seen | None", now: "_Seen | None") -> None:
+    def _weigh(self, name: str, before: Seen | None, now: Seen | None) -> None:
         if before == now:
             return
         replaced = (before and before[0]) != (now and now[0])
@@ -251,7 +278,7 @@ class ForeignWrites:
                 self._logs[name] += 1
                 return
         # Counters begin anew when the server does; documents go by age.
-        if not replaced and fewer and (self.strength == "operation counters" or self._ages(name)):
+        if not replaced and fewer and (self.strength == OPERATIONS or self._ages(name)):
             return
         with self._lock:
             what = "made, dropped or replaced" if replaced else "its documents changed"
@@ -262,18 +289,28 @@ class ForeignWrites:
             self.notes.append(text)
 
 
-_Seen = tuple[tuple[str, bytes], int]
 _STRENGTHS = {
     "change stream": "Writes of others were watched with a change stream.",
-    "operation counters": "The server gives no change stream: its counters of operations were compared every second instead, which sees less.",
-    "counts": "The server gives no change stream: identities and counts were compared every second instead, which does not see updates.",
+    OPERATIONS: "The server gives no change stream: its counters of operations were compared every second instead, which sees less.",
+    COUNTS: "The server gives no change stream: identities and counts were compared every second instead, which does not see updates.",
 }  # fmt: skip
 
 
+def _is_final(problem: PyMongoError) -> bool:
+    """Whether the same question would be answered the same again, as of an event that is too large to be told."""
+    if isinstance(problem, OperationFailure) and problem.code in _GAP | _NO_STREAM:
+        return True
+    return not isinstance(explain(problem, ""), TemporaryError)
+
+
 @contextmanager
-def watch_for_others(client: Client, database: str) -> Iterator[ForeignWrites]:
-    """Watch `database` from now on until the context ends.  Raises the driver's errors if the first look fails."""
-    watched = ForeignWrites(client, database)
+def watch_for_others(client: Client, database: str, run: str = "") -> Iterator[ForeignWrites]:
+    """Watch `database` from now on until the context ends.  Raises the driver's errors if the first look fails.
+
+    `run` is how the restore's own temporary collections are named (`restore.names.owner`): a rename of another
+    restore's is somebody else's, also where this one announced the name that it takes.
+    """
+    watched = ForeignWrites(client, database, run)
     thread = threading.Thread(target=watched.begin(), name="foreign-writes", daemon=True)
     thread.start()
     try:
@@ -281,7 +318,3 @@ def watch_for_others(client: Client, database: str) -> Iterator[ForeignWrites]:
     finally:
         watched.close()
         thread.join(10 * _PAUSE)
-
-
-def _writes(total: Mapping[str, Any]) -> int:
-    return sum(int(total.get(kind, {}).get("count", 0)) for kind in ("insert", "update", "remove"))

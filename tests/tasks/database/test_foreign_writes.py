@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import yaml
 from pymongo import MongoClient
-from pymongo.errors import OperationFailure
+from pymongo.errors import AutoReconnect, OperationFailure
 
+from tasks.database.batch import ReplyError
 from tasks.database.change_event import Author, Own, author
 from tasks.database.foreign_writes import ForeignWrites, watch_for_others
-from tasks.domain.errors import DriftError
+from tasks.domain.errors import DriftError, UnprovenError
 from tests.tasks.database.conftest import _free_port as free_port
 from tests.tasks.database.conftest import _server as server
 
@@ -28,9 +29,14 @@ STRENGTHS = ["change stream", "operation counters", "counts"]
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_authors(case: dict[str, Any]) -> None:
-    kind, collection = case["event"]
-    event = {"operationType": kind, "ns": {"db": "w", "coll": collection} if collection else {"db": "w"}}
-    own = Own(frozenset(case.get("structure", ())), frozenset(case.get("data", ())))
+    kind, collection, *to = case["event"]
+    event: dict[str, Any] = {
+        "operationType": kind,
+        "ns": {"db": "w", "coll": collection} if collection else {"db": "w"},
+    }
+    if to:
+        event["to"] = {"db": "w", "coll": to[0]}
+    own = Own(frozenset(case.get("structure", ())), frozenset(case.get("data", ())), case.get("run", ""))
     assert author(event, own, frozenset(case.get("aging", ()))) == Author(case["author"])
 
 
@@ -107,6 +113,97 @@ def test_a_collection_dropped_by_others_ends_it(client: Client, watched: Foreign
         watched.settle()
 
 
+def test_a_rename_of_another_restore_onto_what_was_announced_ends_it(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of MongoDB's tells no drop of what stood under the new name (SERVER-53478): the rename has to."""
+    take = ForeignWrites._take
+
+    def as_mongodb(self: ForeignWrites, event: Any) -> None:
+        take(self, None if event and event["operationType"] == "drop" else event)
+
+    monkeypatch.setattr(ForeignWrites, "_take", as_mongodb)
+    client.w.api_proxy.insert_one({"_id": 0})
+    client.w[COPY].insert_one({"_id": 1})
+    other = COPY.replace("0123456789ab", "ffffffffffff")
+    client.w[other].insert_one({"_id": 2})
+    with watch_for_others(client, "w", "0123456789ab") as watched:
+        watched.own("api_proxy")
+        client.w[COPY].rename("api_proxy", dropTarget=True)
+        watched.settle()
+        client.w[other].rename("api_proxy", dropTarget=True)
+        with pytest.raises(DriftError) as caught:
+            watched.settle()
+        assert caught.value.observed == f"{other}: 1 × rename to api_proxy"
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_a_watch_that_ended_is_told_and_is_no_success(
+    client: Client, monkeypatch: pytest.MonkeyPatch, strength: str
+) -> None:
+    refuse_streams(monkeypatch, streams=strength != "change stream", top=strength == "counts")
+    monkeypatch.setattr("tasks.database.foreign_writes._PAUSE", 0.1)
+
+    def not_understood(*_rest: Any) -> None:
+        raise ReplyError("the reply is no cursor's")
+
+    client.w.api_proxy.insert_one({"_id": 0})
+    with watch_for_others(client, "w") as watched:
+        method = "_take" if strength == "change stream" else "_weigh"
+        monkeypatch.setattr(ForeignWrites, method, not_understood)
+        client.w.api_proxy.insert_one({"_id": "foreign"})
+        with pytest.raises(UnprovenError, match="not known whether somebody else wrote") as caught:
+            watched.settle()
+        assert "ReplyError" in caught.value.observed
+        with pytest.raises(UnprovenError):
+            watched.check()
+
+
+def test_a_watch_that_gets_no_answer_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_stream: Any) -> None:
+        raise AutoReconnect("connection closed")
+
+    monkeypatch.setattr("tasks.database.foreign_writes._SILENCE", 0.5)
+    monkeypatch.setattr("pymongo.synchronous.change_stream.ChangeStream.try_next", away)
+    with watch_for_others(client, "w") as watched:
+        time.sleep(1.5)
+        with pytest.raises(UnprovenError, match="did not answer the watch"):
+            watched.check()
+
+
+def test_a_last_look_without_an_answer_is_no_success(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_stream: Any) -> None:
+        raise AutoReconnect("connection closed")
+
+    monkeypatch.setattr("pymongo.synchronous.change_stream.ChangeStream.try_next", away)
+    with watch_for_others(client, "w") as watched, pytest.raises(UnprovenError, match="not answered within 1 seconds"):
+        watched.settle(1)
+
+
+def test_a_log_that_is_never_silent_does_not_hide_the_last_look(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then no look is without an event: their times tell that all before was seen."""
+    monkeypatch.setattr("tasks.database.foreign_writes._SETTLED_POLLS", 1_000_000)
+    done = threading.Event()
+
+    def log() -> None:
+        while not done.wait(0.02):
+            client.w.apinizer_log.insert_one({"at": 1})
+
+    writing = threading.Thread(target=log)
+    with watch_for_others(client, "w") as watched:
+        writing.start()
+        try:
+            watched.settle()
+            client.w.api_proxy.insert_one({"_id": "foreign"})
+            with pytest.raises(DriftError, match="api_proxy: 1 × insert"):
+                watched.settle()
+        finally:
+            done.set()
+            writing.join()
+
+
 def test_logs_are_named_and_do_not_end_it(client: Client, watched: ForeignWrites) -> None:
     client.w.apinizer_log.insert_one({"_id": 1})
     watched.settle()
@@ -171,8 +268,9 @@ def test_what_is_written_while_the_watch_was_cut_off_is_told(tmp_path: Path, mon
                 watched.settle(60)
 
 
+@pytest.mark.parametrize("code", [286, 10334])
 def test_a_stream_that_cannot_go_on_is_made_up_for_by_what_was_there_at_the_start(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """What others wrote while the server's oplog ran away from the stream is found by comparing counts."""
     monkeypatch.setattr("tasks.database.foreign_writes._PAUSE", 0.1)
@@ -185,7 +283,7 @@ def test_a_stream_that_cannot_go_on_is_made_up_for_by_what_was_there_at_the_star
             client.w.api_proxy.insert_one({"_id": "foreign"})
             client.w.apinizer_log.insert_one({"_id": 1})
             lost.set()
-        raise OperationFailure("the resume point is not in the oplog any more", 286)
+        raise OperationFailure("no resume point in the oplog, or an event that is too large", code)
 
     monkeypatch.setattr("pymongo.synchronous.change_stream.ChangeStream.try_next", try_next)
     with watch_for_others(client, "w") as watched:
@@ -193,7 +291,7 @@ def test_a_stream_that_cannot_go_on_is_made_up_for_by_what_was_there_at_the_star
         with pytest.raises(DriftError, match="api_proxy: 1 ×"):
             watched.settle(60)
         assert watched.strength == "counts"
-        assert any("broke off (code 286)" in line for line in watched.evidence())
+        assert any(f"broke off (code {code})" in line for line in watched.evidence())
 
 
 def test_a_server_that_stalls_is_followed_on(mortal: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
