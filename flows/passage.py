@@ -1,6 +1,8 @@
 """The way of a flow whose steps follow one another: what stops it, and what is told when it ends."""
 
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -12,7 +14,7 @@ from prefect.logging import get_run_logger
 
 from tasks.domain.errors import StoppedError, UpgradeError
 from tasks.record import artifacts, stopping
-from tasks.record.feed import Event, publish
+from tasks.record.feed import Event, listening, publish
 from tasks.record.feed import State as Told
 
 STOP_SECONDS = 15.0
@@ -27,17 +29,24 @@ R = TypeVar("R")
 class Passage:
     """While the context lasts, the steps of one run; each begins when the one before it has succeeded.
 
-    `what` is the run's name in sentences ("The backup was interrupted"); `safe` is what holds whenever it ends early.
+    `what` is the run's name in sentences ("The backup was interrupted"); `safe` is what holds when it ends early,
+    `once_begun` what holds instead as soon as a step has told anything of these subjects, unless its error knows better.
     """
 
-    def __init__(self, what: str, safe: str) -> None:
-        self._what, self._safe = what, safe
+    def __init__(self, what: str, safe: str, once_begun: Mapping[str, str] = {}) -> None:
+        self._what, self._safe, self._once_begun = what, safe, once_begun
         self._futures: list[PrefectFuture[Any]] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         stopping.clear()
         artifacts.begin()
+        # A step says itself that it began: the states that Prefect knows come late.
+        self._stack.enter_context(listening(self._hear))
         return self
+
+    def _hear(self, event: Event) -> None:
+        self._safe = self._once_begun.get(event.subject, self._safe)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -45,6 +54,7 @@ class Passage:
         try:
             self._end(error)
         finally:
+            self._stack.close()
             # What is still being written when the process ends would only be complained about.
             artifacts.flush(FLUSH_SECONDS)
 
@@ -101,11 +111,16 @@ class Passage:
         for future in self._futures:
             future.wait(timeout=max(0.0, end - time.monotonic()))
         done = sum(f.state.is_completed() for f in self._futures)
-        results = (f.state.result(raise_on_failure=False) for f in self._futures if f.state.is_failed())
-        stopped = next((r for r in results if isinstance(r, StoppedError)), None)
+        results = [f.state.result(raise_on_failure=False) for f in self._futures if f.state.is_failed()]
+        told = next((r for kind in (StoppedError, UpgradeError) for r in results if isinstance(r, kind)), None)
+        observed = [f"{done} of its steps were done."]
+        if told is not None:
+            observed.append(told.observed if isinstance(told, StoppedError) else told.happened)
+        elif done < len(self._futures) and time.monotonic() >= end:
+            observed.append(f"What runs had not come to a safe boundary after {STOP_SECONDS:.0f} s.")
         return StoppedError(
             f"The {self._what} was interrupted.",
-            observed=f"{done} of its steps were done." + (f" {stopped.observed}" if stopped else ""),
-            safe=stopped.safe if stopped else self._safe,
+            observed=" ".join(filter(None, observed)),
+            safe=told.safe if told is not None else self._safe,
             next=AGAIN,
         )
