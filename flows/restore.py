@@ -1,5 +1,6 @@
 """A restore: no manager, the archive proved, what is there now backed up and proved, then put back under guard."""
 
+from contextlib import ExitStack
 from typing import Any, Literal
 
 from prefect import flow
@@ -11,7 +12,7 @@ from tasks.database.merge_rule import MergeRule
 from tasks.database.order import BackupOrder
 from tasks.database.restore.plan import RestoreRequest
 from tasks.database.restore.plan_text import needs_safety
-from tasks.database.restore.steps import plan_restore, require_no_manager, restore_archive
+from tasks.database.restore.steps import BEGUN, managers_watched, plan_restore, require_no_manager, restore_archive
 from tasks.database.steps import back_up, check_place, find_database, prove_backup
 from tasks.domain.errors import NOTHING_CHANGED
 
@@ -51,7 +52,10 @@ def restore(
     """
     settings = settings_of(installation)
     order = BackupOrder.of(settings, directory=backup_dir, engine=engine, whole_server=False, leave_out=())
-    with session(installation, clusters=ask_cluster), Passage("restore", NOTHING_CHANGED) as run:
+    with ExitStack() as stack:
+        stack.enter_context(session(installation, clusters=ask_cluster))
+        stack.enter_context(managers_watched(installation))
+        run = stack.enter_context(Passage("restore", NOTHING_CHANGED, {"restore": BEGUN}))
         source = run.value(run.submit(find_database, installation, ""))
         if ask_cluster:
             run.submit(require_no_manager, installation)

@@ -13,7 +13,7 @@ import pytest
 from blocks.settings import BackupSettings, ClusterSettings, InstallationSettings
 from deployments.embedded import EmbeddedServer
 from deployments.sandbox.launch import Sandbox
-from tasks.domain.errors import BlockedError, UsageError
+from tasks.domain.errors import NOTHING_CHANGED, BlockedError, DriftError, TemporaryError, UsageError
 from tasks.record.feed import Event, listening
 from tests.cli.database import opened, snapshot
 from tests.flows.test_failures import Once
@@ -155,3 +155,41 @@ def test_a_restore_and_the_backup_of_before_it(provided: Provide, world: World, 
     assert (manifest["left_out"], manifest["collections_asked"]) == ([], "all")  # whatever the settings leave out
     assert {"audit_event", "apinizer_log", "made_since"} <= {n["collection"] for n in manifest["namespaces"]}
     assert Path(archive).exists()
+
+
+def test_a_restore_whose_manager_came_and_went(
+    provided: Provide, world: World, monkeypatch: pytest.MonkeyPatch, backups: Path
+) -> None:
+    from flows.backup import backup
+    from flows.restore import restore
+    from tasks.database.restore import steps
+
+    name = provided()
+    archive = backup(installation=name)["archive"]
+    scaled_to_nothing(world)
+    with opened(world.sandbox.mongo_uri) as database:
+        database.policy.delete_many({})
+    before = snapshot(world.sandbox.mongo_uri)
+
+    def came_and_went() -> None:
+        world.change(world.path(MANAGER), {"spec": {"replicas": 1}})
+        assert eventually(lambda: any(p["metadata"]["namespace"] == "apinizer" for p in world.pods()))
+        scaled_to_nothing(world)
+
+    fault = Once("proof", "every checksum right", came_and_went)  # of the backup of what is there now
+    with listening(fault), pytest.raises(DriftError, match="A manager appeared") as raised:
+        restore(archive=archive, installation=name)
+    assert fault.acted
+    assert raised.value.safe == NOTHING_CHANGED
+    assert snapshot(world.sandbox.mongo_uri) == before
+
+    # A later try that ends before it has changed anything does not say that nothing was changed.
+    tries = iter((TemporaryError("Away.", safe="Half."), BlockedError("Another finding.")))
+
+    def two_tries(*_: object, **__: object) -> None:
+        raise next(tries)
+
+    monkeypatch.setattr(steps, "put_back", two_tries)
+    with pytest.raises(BlockedError, match="Another finding") as second:
+        restore(archive=archive, installation=name, safety_backup=False)
+    assert "run again to its end" in second.value.safe

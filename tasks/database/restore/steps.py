@@ -1,11 +1,13 @@
-"""A restore as Prefect tasks: no manager, the plan, the restore under guard."""
+"""A restore as Prefect tasks: no manager from the first look to the end, the plan, the restore under guard."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prefect import task
+from prefect.runtime import task_run
 
-from tasks.cluster.manager_pods import watch_managers
+from tasks.cluster.manager_pods import ManagerWatch, watch_managers
 from tasks.cluster.session import connected
 from tasks.database.connection import open_database
 from tasks.database.order import BackupOrder
@@ -16,6 +18,7 @@ from tasks.database.restore.plan_text import evidence_markdown, plan_markdown
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.source import address_of
 from tasks.database.steps import megabytes
+from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.record import stopping
 from tasks.record.artifacts import flush, keep_page
@@ -37,12 +40,50 @@ DOING = {
 }
 
 
+BEGUN = (
+    "The restore had begun, and how far it came is not known: of the collections that its plan names (the artifact "
+    "restore-plan) some may be as the archive has them already. Start nothing on this database before the same "
+    "restore was run again to its end; it goes on where it was."
+)
+
+
+class _Guard(ExitStack):
+    """One run's watch over the managers, held open from the first look on."""
+
+    watch: ManagerWatch | None = None
+
+
+_guards: dict[str, _Guard] = {}
+
+
+@contextmanager
+def managers_watched(installation: str) -> Iterator[None]:
+    """While the context lasts, the watch that `require_no_manager` begins goes on without a gap, whatever steps follow."""
+    with _Guard() as guard:
+        _guards[installation] = guard
+        try:
+            yield
+        finally:
+            del _guards[installation]
+
+
 @task(name="no manager", task_run_name="no manager", **LOOKS)
 def require_no_manager(installation: str) -> None:
-    """Raise `BlockedError` where a manager runs, ends or is wanted."""
+    """Raise `BlockedError` where a manager runs, ends or is wanted; from now on any that appears is remembered."""
     tell("manager", State.RUNNING, "looking for its pods")
-    with failure_told("manager"), watch_managers(connected(installation)):
-        tell("manager", State.DONE, "no pod of a manager exists")
+    guard = _guards[installation]
+    with failure_told("manager"):
+        guard.watch = guard.enter_context(watch_managers(connected(installation)))
+    tell("manager", State.DONE, "no pod of a manager exists")
+
+
+def _ask_for_managers(installation: str) -> None:
+    """Raise `DriftError` where one appeared since the first look."""
+    guard = _guards.get(installation)
+    if guard is None or guard.watch is None:
+        # The run ended while this thread was still waiting for an answer: nothing may be written any more.
+        raise StoppedError("The restore was stopped.", observed="Its run has ended.", safe=BEGUN)
+    guard.watch.check()
 
 
 @task(name="restore plan", task_run_name="restore plan", **PATIENT)
@@ -97,7 +138,6 @@ def restore_archive(
     `order` names the engine; `safety` is the path of the backup of what is there now, or "".  With `ask_cluster` no
     manager may appear meanwhile.
     """
-    connections = connected(installation)
     tell("restore", State.RUNNING, f"{request.database} from {archive}")
     shares = ShareTold("restore", f"Restore of {request.database}")
 
@@ -107,16 +147,18 @@ def restore_archive(
             text += f": {at.documents} documents, {megabytes(at.bytes_done)}"
         shares.show(at.bytes_done, at.bytes_expected, text)
 
-    with ExitStack() as stack:
-        stack.enter_context(failure_told("restore"))
-        address = address_of(connections, manager)
-        watch = stack.enter_context(watch_managers(connections)) if ask_cluster else None
+    def guard() -> None:
+        if ask_cluster:
+            _ask_for_managers(installation)
+
+    with failure_told("restore"), _again():
+        guard()  # the safety backup took its time
         evidence = put_back(
-            address.uri,
+            address_of(connected(installation), manager).uri,
             Path(archive),
             request,
             find_restorer(order.engine, order.ssh, plan),
-            guard=watch.check if watch else lambda: None,
+            guard=guard,
             safety=Path(safety) if safety else None,
             progress=progress,
             stop=stopping.asked,
@@ -130,3 +172,14 @@ def restore_archive(
         "restore", State.DONE, f"{evidence.documents} documents, {megabytes(evidence.bytes)}, every collection checked"
     )
     return evidence
+
+
+@contextmanager
+def _again() -> Iterator[None]:
+    """A later try that ends before its own first change does not know what the tries before it changed."""
+    try:
+        yield
+    except UpgradeError as error:
+        if task_run.run_count > 1 and error.safe == NOTHING_CHANGED:
+            raise error.with_safe(BEGUN) from None
+        raise

@@ -108,12 +108,42 @@ def test_it_sees_a_manager_that_appears(connections: Connections) -> None:
             watch.check()
 
 
+def test_it_remembers_a_manager_that_came_and_went(connections: Connections) -> None:
+    _gone(connections)
+    with watch_managers(connections) as watch:
+        _scale(connections, 1)
+        end = time.monotonic() + 30
+        while not connections.apis[""].list("/api/v1/namespaces/apinizer/pods").items and time.monotonic() < end:
+            time.sleep(0.05)
+        _gone(connections)  # nobody asked the watch meanwhile
+        assert "wants 1 pod" in _raised(watch, DriftError).observed
+
+
 def test_it_sees_a_pod_that_somebody_starts_by_hand(connections: Connections) -> None:
     _gone(connections)
     pod = {"metadata": {"name": "by-hand"}, "spec": _template("apinizercloud/manager:2025.07.0")["spec"]}
     with watch_managers(connections) as watch:
         connections.apis[""].create("/api/v1/namespaces/apinizer/pods", {"apiVersion": "v1", "kind": "Pod", **pod})
         assert "by-hand" in _raised(watch, DriftError).observed
+
+
+def test_a_manager_that_came_and_went_while_the_cluster_was_silent(
+    sandbox: Sandbox, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _gone(connections)
+    with watch_managers(connections) as watch:
+        (view,) = watch._views.values()
+        silent = dict.fromkeys(("objects", "deployments"), view.objects("deployments"))
+        monkeypatch.setattr(view, "trouble", lambda: "no route")
+        monkeypatch.setattr(view, "objects", lambda kind: silent["deployments"] if kind == "deployments" else ())
+        later = time.monotonic() + 100
+        watch._clock = lambda: later
+        time.sleep(1.2)
+        _scale(connections, 1)
+        _gone(connections)
+        watch._clock = lambda: later + 9
+        monkeypatch.undo()
+        assert "while the cluster did not answer" in _raised(watch, DriftError).observed
 
 
 def test_a_cluster_that_is_away_for_a_moment_is_borne_and_for_longer_not(
