@@ -6,15 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from bson import json_util
-from bson.codec_options import CodecOptions
-from bson.raw_bson import RawBSONDocument
-from pymongo import InsertOne, ReplaceOne, WriteConcern
 from pymongo.client_session import ClientSession
-from pymongo.errors import BulkWriteError
+from pymongo.errors import OperationFailure
 
+from tasks.database import writing
 from tasks.database.archive.format import Namespace, split
 from tasks.database.connection import Client
-from tasks.database.element import Element, build, filter_of, id_of, key
+from tasks.database.element import Element, filter_of, id_of, key
 from tasks.database.listing import batches
 from tasks.database.merge_rule import MergeRule, Verdict, decide, structural_differences
 from tasks.domain.errors import DriftError, UpgradeError
@@ -25,10 +23,6 @@ _BATCH_DOCUMENTS = 1000
 _BATCH_BYTES = 16 * 1024 * 1024
 _TOLD = 10
 _DUPLICATE_KEY, _VALIDATION = 11000, 121
-
-_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-
-_Write = InsertOne[RawBSONDocument] | ReplaceOne[RawBSONDocument]
 
 
 class Refusal(NamedTuple):
@@ -96,23 +90,14 @@ def merge_collection(
     refuses (a unique index whose key another document holds, a validator) are counted and told, the others are
     merged: the caller raises `MergeCounts.problem` when it is through.
 
-    Raises DriftError when documents vanish meanwhile, and the driver's errors.
+    Raises DriftError when documents vanish meanwhile, UnprovenError for a document that the server would change
+    (`writing.verbatim`), and the driver's errors.
     """
     counts = MergeCounts()
-    target = client[database][collection].with_options(_RAW, write_concern=WriteConcern("majority"))
     for chunk in _judged(client, database, collection, documents, rule):
-        writes = [_write(item) for item in chunk if item.verdict in {Verdict.INSERT, Verdict.REPLACE}]
-        acting = [item for item in chunk if item.verdict in {Verdict.INSERT, Verdict.REPLACE}]
-        refused: dict[int, Refusal] = {}
         guard()
-        if writes:
-            try:
-                matched = target.bulk_write(writes, ordered=False).matched_count
-            except BulkWriteError as problem:
-                refused = _refusals(problem, acting)
-                matched = int(problem.details["nMatched"])
-            _expect(matched, acting, refused, Namespace(database, collection))
-        counts = _counted(counts, chunk, {id(acting[place]) for place in refused}, list(refused.values()))
+        refused = _write(client, Namespace(database, collection), chunk)
+        counts = _counted(counts, chunk, set(refused), list(refused.values()))
         progress(counts)
     return counts
 
@@ -151,11 +136,15 @@ def _judged(
     with client.start_session() as session:
         for chunk in _chunks(documents):
             ids = [id_of(document) for document in chunk]
-            present = _present(client, session, database, collection, ids)
-            yield [
-                _Item(found, document, decide(present.get(key(found)), document, rule))
-                for found, document in zip(ids, chunk, strict=True)
-            ]
+            incoming: dict[object, list[int]] = {}
+            for place, found in enumerate(ids):
+                incoming.setdefault(key(found), []).append(place)
+            verdicts = [decide(None, document, rule) for document in chunk]
+            # Judged as they come and not kept: a thousand of them may be 16 GiB.
+            for existing in _present(client, session, database, collection, ids):
+                for place in incoming.get(key(id_of(existing)), ()):
+                    verdicts[place] = decide(existing, chunk[place], rule)
+            yield [_Item(*one) for one in zip(ids, chunk, verdicts, strict=True)]
 
 
 def _chunks(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -174,28 +163,36 @@ def _chunks(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def _present(
     client: Client, session: ClientSession, database: str, collection: str, ids: list[Element]
-) -> dict[object, bytes]:
+) -> Iterator[bytes]:
     find: dict[str, Any] = {"find": collection, "filter": filter_of(ids), "batchSize": _BATCH_DOCUMENTS}
     with closing(batches(client, session, database, find)) as source:
-        return {key(id_of(document)): document for batch in source for document in split(batch.documents)}
+        for batch in source:
+            yield from split(batch.documents)
 
 
-def _write(item: _Item) -> _Write:
-    document = RawBSONDocument(item.document)
-    if item.verdict is Verdict.INSERT:
-        return InsertOne(document)
-    return ReplaceOne(RawBSONDocument(build({b"_id": item.id})), document)
+def _write(client: Client, target: Namespace, chunk: list[_Item]) -> dict[int, Refusal]:
+    """What the server refused, by `id()` of the item."""
+    fresh = [item for item in chunk if item.verdict is Verdict.INSERT]
+    known = [item for item in chunk if item.verdict is Verdict.REPLACE]
+    refused: dict[int, Refusal] = {}
+    if fresh:
+        refused |= _refusals(writing.insert(client, target, [item.document for item in fresh]), fresh)
+    if known:
+        written = writing.replace(client, target, [writing.Change(item.id, item.document) for item in known])
+        not_taken = _refusals(written, known)
+        _expect(written.matched, len(known) - len(not_taken), target)
+        refused |= not_taken
+    return refused
 
 
-def _refusals(problem: BulkWriteError, acting: list[_Item]) -> dict[int, Refusal]:
-    """By place in the batch.  Raises the error again where it is no refusal of single documents."""
+def _refusals(written: writing.Written, acting: list[_Item]) -> dict[int, Refusal]:
+    """Raises OperationFailure where it is no refusal of single documents."""
     found = {}
-    for error in problem.details.get("writeErrors", []):
+    for error in written.errors:
         if error.get("code") not in {_DUPLICATE_KEY, _VALIDATION}:
-            raise problem
-        found[int(error["index"])] = Refusal(_told(acting[int(error["index"])].id), _reason(error))
-    if problem.details.get("writeConcernErrors") or not found:
-        raise problem
+            raise OperationFailure("", int(error.get("code", 0)), error)
+        item = acting[int(error["index"])]
+        found[id(item)] = Refusal(_told(item.id), _reason(error))
     return found
 
 
@@ -213,9 +210,7 @@ def _told(found: Element) -> str:
     return json_util.dumps(found.decoded(), json_options=json_util.RELAXED_JSON_OPTIONS)
 
 
-def _expect(matched: int, acting: list[_Item], refused: dict[int, Refusal], namespace: Namespace) -> None:
-    wanted = sum(item.verdict is Verdict.REPLACE for item in acting)
-    wanted -= sum(acting[place].verdict is Verdict.REPLACE for place in refused)
+def _expect(matched: int, wanted: int, namespace: Namespace) -> None:
     if matched < wanted:
         raise DriftError(
             f"Documents of {namespace} vanished while they were merged.",

@@ -5,30 +5,29 @@ What the oplog says of indexes is gathered in the outcome for whoever builds the
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import bson
-from bson.codec_options import CodecOptions
-from bson.raw_bson import RawBSONDocument
-from pymongo import DeleteOne, ReplaceOne, WriteConcern
 from pymongo.client_session import ClientSession
+from pymongo.errors import OperationFailure
 
 from tasks.database.archive.format import Namespace, split
 from tasks.database.archive.metadata import EXACT, CollectionMetadata
 from tasks.database.connection import Client
-from tasks.database.element import build, filter_of, id_of, key
+from tasks.database.element import Element, filter_of, id_of, key
 from tasks.database.listing import batches
 from tasks.database.oplog_entry import Command, Kind, Unfolder, Write, refused
 from tasks.database.oplog_update import UnknownUpdateError
+from tasks.database.writing import Change, Written, delete, replace
 
 __all__ = ["OplogOutcome", "apply_oplog"]
 
 _BATCH_WRITES = 1000
 _BATCH_BYTES = 16 * 1024 * 1024
-_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+_UNAUTHORIZED = 13
 _OF_NO_MATTER = frozenset({"dbCheck", "startIndexBuild", "abortIndexBuild", "create"})
 _INDEX_REMOVALS = frozenset({"dropIndexes", "dropIndex", "deleteIndexes", "deleteIndex"})
 _ENTRY_ONLY = frozenset({"createIndexes", "ns", "entryFormat"})
@@ -112,6 +111,7 @@ class _Run:
         self._databases = {namespace.db for namespace in names}
         self._waiting: dict[Namespace, list[Write]] = {}
         self._count = self._bytes = 0
+        self._bypass = True
         self.outcome = OplogOutcome()
 
     def take(self, one: Write | Command) -> None:
@@ -135,32 +135,60 @@ class _Run:
 
     def _write(self, session: ClientSession, namespace: Namespace, writes: list[Write]) -> None:
         target = self._names[namespace]
-        ids = {key(write.id): write.id for write in writes}
-        before = self._present(session, target, list(ids.values()))
-        after: dict[object, bytes | None] = dict.fromkeys(ids)
-        after.update(before)
+        of_each: dict[object, list[Write]] = {}
         for write in writes:
-            place = key(write.id)
-            try:
-                after[place] = self._counted(write, after[place])
-            except UnknownUpdateError as problem:
-                raise refused(f"An update of {namespace} is not of a form that is known here:", f"{problem}.") from None
-        changes: list[ReplaceOne[RawBSONDocument] | DeleteOne] = []
-        for place, document in after.items():
-            selector = RawBSONDocument(build({b"_id": ids[place]}))
-            if document is None and place in before:
-                changes.append(DeleteOne(selector))
-            elif document is not None and document != before.get(place):
-                changes.append(ReplaceOne(selector, RawBSONDocument(document), upsert=True))
-        self._guard()
-        if changes:
-            collection = self._client[target.db][target.collection].with_options(_RAW, write_concern=WriteConcern("majority"))  # fmt: skip
-            collection.bulk_write(changes, ordered=False, bypass_document_validation=True)
+            of_each.setdefault(key(write.id), []).append(write)
+        pending: list[Change] = []
+        size = 0
+        # Applied as they come and not kept: a thousand of them may be 16 GiB.
+        for before in self._present(session, target, [found[0].id for found in of_each.values()]):
+            own = of_each.pop(key(id_of(before)), None)
+            if own is None:
+                continue
+            after = self._applied(namespace, own, before)
+            if after != before:
+                pending.append(Change(own[0].id, after))
+                size += len(after or b"")
+            if size >= _BATCH_BYTES:
+                self._send(target, pending)
+                pending, size = [], 0
+        for own in of_each.values():
+            if (after := self._applied(namespace, own, None)) is not None:
+                pending.append(Change(own[0].id, after))
+        self._send(target, pending)
 
-    def _present(self, session: ClientSession, target: Namespace, ids: list[Any]) -> dict[object, bytes]:
+    def _applied(self, namespace: Namespace, writes: list[Write], document: bytes | None) -> bytes | None:
+        """One document after all the writes to it."""
+        try:
+            for write in writes:
+                document = self._counted(write, document)
+        except UnknownUpdateError as problem:
+            raise refused(f"An update of {namespace} is not of a form that is known here:", f"{problem}.") from None
+        return document
+
+    def _send(self, target: Namespace, changes: list[Change]) -> None:
+        self._guard()
+        gone = [one.id for one in changes if one.document is None]
+        kept = [one for one in changes if one.document is not None]
+        for written in (self._replace(target, kept) if kept else None, delete(self._client, target, gone) if gone else None):  # fmt: skip
+            if written and written.errors:
+                raise OperationFailure("", int(written.errors[0].get("code", 0)), written.errors[0])
+
+    def _replace(self, target: Namespace, changes: list[Change]) -> Written:
+        # Documents from before a validator may not fit it; not every user may pass it over.
+        try:
+            return replace(self._client, target, changes, upsert=True, bypass=self._bypass)
+        except OperationFailure as problem:
+            if problem.code != _UNAUTHORIZED or not self._bypass:
+                raise
+            self._bypass = False
+            return replace(self._client, target, changes, upsert=True)
+
+    def _present(self, session: ClientSession, target: Namespace, ids: list[Element]) -> Iterator[bytes]:
         find = {"find": target.collection, "filter": filter_of(ids), "batchSize": _BATCH_WRITES}
         with closing(batches(self._client, session, target.db, find)) as source:
-            return {key(id_of(raw)): raw for batch in source for raw in split(batch.documents)}
+            for batch in source:
+                yield from split(batch.documents)
 
     def _counted(self, write: Write, before: bytes | None) -> bytes | None:
         after = write.apply(before)

@@ -7,13 +7,16 @@ that only in later releases of their series; the command and its fields are then
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
+from tasks.database.archive.format import Namespace
 from tasks.database.connection import Client, explain
-from tasks.database.element import TIMESTAMP, elements
+from tasks.database.element import TIMESTAMP, Element, build, elements
 from tasks.domain.errors import TemporaryError, UnprovenError
 
 _BYPASS = {"bypassEmptyTsReplacement": True}
@@ -24,6 +27,72 @@ _EMPTY = bytes(8)
 
 _takes: WeakKeyDictionary[Client, bool] = WeakKeyDictionary()
 _asking = threading.Lock()
+
+
+_STATEMENTS = {"insert": "documents", "update": "updates", "delete": "deletes"}
+
+
+class Change(NamedTuple):
+    """What is to become of the document with this `_id`: a document in its place, or none."""
+
+    id: Element
+    document: bytes | None
+
+
+class Written(NamedTuple):
+    """How many documents were found that were to be replaced or removed, and what was refused, by place."""
+
+    matched: int
+    errors: list[dict[str, Any]]
+
+
+def insert(client: Client, target: Namespace, documents: Sequence[bytes]) -> Written:
+    """Insert documents as they are, each by itself; all but what is refused is there then, on a majority."""
+    return _send(client, target, "insert", [RawBSONDocument(one) for one in documents], documents, bypass=False)
+
+
+def replace(
+    client: Client, target: Namespace, changes: Sequence[Change], *, upsert: bool = False, bypass: bool = False
+) -> Written:
+    """Put documents in the place of those with their `_id`; with `upsert` also where there is none."""
+    documents = [one.document for one in changes if one.document is not None]
+    statements = [
+        {"q": _by_id(one.id), "u": RawBSONDocument(one.document), "upsert": upsert}
+        for one in changes
+        if one.document is not None
+    ]
+    return _send(client, target, "update", statements, documents, bypass=bypass)
+
+
+def delete(client: Client, target: Namespace, ids: Sequence[Element]) -> Written:
+    """Remove the documents with these ids."""
+    return _send(client, target, "delete", [{"q": _by_id(one), "limit": 1} for one in ids], (), bypass=False)
+
+
+def _send(
+    client: Client,
+    target: Namespace,
+    name: Literal["insert", "update", "delete"],
+    statements: Sequence[Any],
+    documents: Sequence[bytes],
+    *,
+    bypass: bool,
+) -> Written:
+    # As a command: the driver's own ways have no place for the option.
+    command: dict[str, Any] = {name: target.collection, _STATEMENTS[name]: statements, "ordered": False}
+    command |= {"writeConcern": {"w": "majority"}}
+    if name != "delete":
+        command |= verbatim(client, str(target), documents)
+    if bypass:
+        command["bypassDocumentValidation"] = True
+    reply = client[target.db].command(command)
+    if unconfirmed := reply.get("writeConcernError"):
+        raise OperationFailure("", int(unconfirmed.get("code", 0)), unconfirmed)
+    return Written(int(reply.get("n", 0)), list(reply.get("writeErrors", [])))
+
+
+def _by_id(found: Element) -> RawBSONDocument:
+    return RawBSONDocument(build({b"_id": found}))
 
 
 def verbatim(client: Client, where: str, documents: Iterable[bytes]) -> dict[str, bool]:
