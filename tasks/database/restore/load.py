@@ -149,7 +149,7 @@ def _settle(work: Work, copy: Copy, documents: list[RawBSONDocument], reply: dic
         if existing is None or existing.raw == raw:
             copy.again.add(raw)
             continue
-        collection.replace_one(same_id, document)
+        work.replace(copy.collection, same_id, document)
         copy.expected.take(bytes(existing.raw))
     if ordered and errors and (rest := documents[int(errors[0]["index"]) + 1 :]):
         _insert(work, copy, rest)

@@ -18,7 +18,7 @@ from tasks.database.kinship import IdSampler
 from tasks.database.listing import batches
 from tasks.database.manifest import Manifest, load
 from tasks.database.proof import Proof, prove
-from tasks.database.restore.names import is_own, owner, run_of
+from tasks.database.restore.names import LOCK, is_extra, is_own, owner, run_of
 from tasks.database.restore.plan import (
     Action,
     Archived,
@@ -32,6 +32,7 @@ from tasks.database.restore.plan import (
 from tasks.database.restore.preview import would_merge
 from tasks.database.restore.state import State, read_state, runs_in
 from tasks.database.restore.world import reasons
+from tasks.domain.errors import StoppedError
 
 _PIECE = 4 * 1024 * 1024
 
@@ -50,6 +51,7 @@ class Survey:
     definitions: dict[int, CollectionMetadata]
     state: State | None
     own: list[str] = field(default_factory=list)
+    safety: Safety | None = None
 
     @property
     def run(self) -> str:
@@ -117,7 +119,8 @@ def survey(
     if names.refused and names.refused.kind == "usage":
         return Survey(names.model_copy(update={"archive": archive.name}), proof, manifest, definitions, None)
     infos = list(listed(client, request.database))
-    own = [info["name"] for info in infos if is_own(info["name"])]
+    own = [info["name"] for info in infos if is_own(info["name"]) and info["name"] != LOCK]
+    kept = _safety(safety, request.database, stop)
     run = run_of(proof.sha256)
     state = read_state(client, request.database, run) if run in runs_in(own) else None
     going_on = state is not None and state.phase == "swapping" and state.is_of(request)
@@ -130,13 +133,13 @@ def survey(
         manifest,
         [_present(client, request, info, then) for info in infos if _shown(info["name"])],
         request,
-        _safety(safety, request.database),
+        kept,
         archive=archive.name,
         found=found,
         under_way=frozenset(request.rename.values()) if going_on else frozenset(),
     )
     plan = plan.model_copy(update={"sentences": (*plan.sentences, *kinship, *_told(own, run, state), *proof.unproven)})
-    return Survey(plan, proof, manifest, definitions, state, own)
+    return Survey(plan, proof, manifest, definitions, state, own, kept)
 
 
 def announced(archive: Path) -> tuple[CollectionEntry, ...]:
@@ -195,7 +198,7 @@ def _present(client: Client, request: RestoreRequest, info: dict[str, Any], then
     return Present(name=name, kind=kind, documents=count)
 
 
-def _safety(path: Path | None, database: str) -> Safety | None:
+def _safety(path: Path | None, database: str, stop: Callable[[], bool]) -> Safety | None:
     if path is None:
         return None
     digest = hashlib.sha256()
@@ -203,6 +206,8 @@ def _safety(path: Path | None, database: str) -> Safety | None:
         with path.open("rb") as file:
             while piece := file.read(_PIECE):
                 digest.update(piece)
+                if stop():
+                    raise StoppedError("The restore was stopped.", observed=f"{path.name} was being read.")
     except OSError as problem:
         return Safety(name=path.name, problem=f"it cannot be read ({problem.strerror})")
     return Safety.of(load(path), database, path.name, digest.hexdigest())
@@ -211,5 +216,7 @@ def _safety(path: Path | None, database: str) -> Safety | None:
 def _told(own: list[str], run: str, state: State | None) -> Iterator[str]:
     if state is not None:
         yield f"A restore of this archive was interrupted ({state.phase}): it goes on where it was."
-    if others := [name for name in own if owner(name) != run]:
+    if extras := [name for name in own if is_extra(name) and owner(name) != run]:
+        yield f"Set aside by an exact restore that was given up, to be renamed or dropped by hand: {', '.join(extras)}."
+    if others := [name for name in own if owner(name) != run and not is_extra(name)]:
         yield f"Left by interrupted restores of other archives, to be removed: {', '.join(others)}."

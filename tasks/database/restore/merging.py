@@ -8,23 +8,38 @@ from tasks.database.listing import batches
 from tasks.database.merge import merge_collection
 from tasks.database.merge_rule import MergeRule
 from tasks.database.restore.work import Work
+from tasks.domain.errors import UnprovenError, UpgradeError
 
 
-def merge(work: Work, copy: str, target: str, rule: MergeRule) -> None:
-    """Merge the documents of `copy` into `target` and drop the copy; nothing where the copy is gone.
+def merge(work: Work, copy: str, target: str, rule: MergeRule) -> tuple[str, UpgradeError | None]:
+    """Merge the documents of `copy`, which stays, into `target`.
 
-    What the server refuses is told in `work.problems`; the rest is merged.
+    Gives a sentence on what was done and, where the server refused documents, the error to end with when all else
+    is done.  Raises UnprovenError where the copy is gone.
     """
     if work.info(copy) is None:
-        return
+        raise UnprovenError(
+            f"The checked copy of {target} is gone.",
+            observed=f"There is no collection {copy} any more.",
+            next="See who else writes to the database; then restore again.",
+        )
     work.own(target, data=True)
     counts = work.patience(
         lambda: merge_collection(work.client, work.database, target, _runs(work, copy), rule, guard=work.guard)
     )
-    work.notes.append(f"{target}: {counts}.")
-    if problem := counts.problem(Namespace(work.database, target)):
-        work.problems.append(problem)
-    work.drop(copy)
+    return f"{target}: {counts}.", counts.problem(Namespace(work.database, target))
+
+
+def all_of(problems: list[UpgradeError]) -> UpgradeError | None:
+    """Several collections' problems as one error, None where there are none."""
+    if len(problems) < 2:
+        return problems[0] if problems else None
+    return UpgradeError(
+        f"Documents of {len(problems)} collections could not be merged.",
+        observed="\n".join(f"{one.happened}\n{one.observed}" for one in problems),
+        safe="\n".join(one.safe for one in problems),
+        next=problems[0].next,
+    )
 
 
 def _runs(work: Work, collection: str) -> Iterator[bytes]:

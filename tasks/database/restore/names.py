@@ -5,7 +5,12 @@ import re
 PREFIX = "apinizer-restore."
 """Every collection that a restore makes for itself starts so; nothing of the product's does."""
 
-_OWN = re.compile(r"apinizer-restore\.(?P<run>[0-9a-f]{12})\.(?P<part>state|[0-9]{4,}(?P<aside>\.old)?)")
+LOCK = f"{PREFIX}lock"
+"""The collection of one document that says which restore is at work in the database."""
+
+_OWN = re.compile(
+    r"apinizer-restore\.(?:lock|(?P<run>[0-9a-f]{12})\.(?:state|probe(?:\.old)?|[0-9]{4,}(?:\.old|\.extra)?))"
+)
 
 
 def run_of(sha256: str) -> str:
@@ -33,7 +38,17 @@ def state_name(run: str) -> str:
 
 def probe_name(run: str) -> str:
     """A collection made for a moment, to see what the server keeps when it renames one."""
-    return f"{PREFIX}{run}.9999"
+    return f"{PREFIX}{run}.probe"
+
+
+def extra_name(run: str, number: int) -> str:
+    """Where a collection that an exact restore drops waits while it is held against the backup that keeps it."""
+    return f"{copy_name(run, number)}.extra"
+
+
+def is_extra(name: str) -> bool:
+    """Whether `name` is somebody's collection that an exact restore set aside: never to be dropped unseen."""
+    return is_own(name) and name.endswith(".extra")
 
 
 def is_own(name: str) -> bool:
@@ -42,6 +57,6 @@ def is_own(name: str) -> bool:
 
 
 def owner(name: str) -> str:
-    """The run that the collection `name` is of, empty for everybody else's."""
+    """The run that the collection `name` is of, empty for everybody else's and for the lock."""
     found = _OWN.fullmatch(name)
-    return found["run"] if found else ""
+    return (found["run"] or "") if found else ""

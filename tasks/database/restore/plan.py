@@ -56,9 +56,9 @@ def make_restore_plan(
             Action(verb=verb, target=Namespace(request.database, one.name), kind=one.kind, kind_now=one.kind,
                    documents_now=one.documents)
         )  # fmt: skip
-    reasons = refusals(
+    reasons = list(refusals(
         archived, chosen, actions, manifest, now, request, safety, archive=archive, world=list(found), under_way=under_way
-    )  # fmt: skip
+    ))  # fmt: skip
     extras = [one.name for one in others if one.name not in then]
     return RestorePlan(
         archive=archive,
@@ -67,6 +67,7 @@ def make_restore_plan(
         actions=tuple(actions),
         sentences=tuple(_sentences(archived, manifest, request, not_chosen, extras)),
         refused=next(iter(reasons), None),
+        native_only=next((one for one in reasons if one.native_only), None),
     )
 
 

@@ -3,27 +3,32 @@
 from pathlib import Path
 
 from tasks.database.archive.format import Namespace
-from tasks.database.fingerprint import Fingerprint, read_content
+from tasks.database.fingerprint import Fingerprint
 from tasks.database.restore.definition import expires
 from tasks.database.restore.load import Copy, load
 from tasks.database.restore.look import Survey
-from tasks.database.restore.names import copy_name, owner
+from tasks.database.restore.names import copy_name, is_extra, owner
 from tasks.database.restore.plan import Action
 from tasks.database.restore.replay import replay
 from tasks.database.restore.state import Ready, State
 from tasks.database.restore.teller import Teller
-from tasks.database.restore.work import Work, data_name
+from tasks.database.restore.work import Work, data_name, uuid_of
 from tasks.domain.errors import UnprovenError
 
 
 def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Teller) -> State:
-    """Make every copy that `state` does not call ready; afterwards it does.
+    """Make every copy that `state` calls neither ready nor done; afterwards it calls all so.
 
     Contents are compared before indexes are built: an index that removes what is past its time would do so at
     once.
     """
-    _sweep(work, survey, state)
-    missing = [action for action in survey.plan.loads if not _kept(work, survey, state, action)]
+    if state.phase == "loading":
+        _sweep(work, survey, state)
+    missing = [
+        action
+        for action in survey.plan.loads
+        if action.number not in state.done and not _kept(work, survey, state, action)
+    ]
     copies = {survey.data(action): _made(work, survey, action) for action in missing}
     names = {survey.data(action): action.target.collection for action in missing}
     for action in survey.plan.loads:
@@ -51,7 +56,8 @@ def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Tel
         definition = checked[action.number].defined(survey.definitions[action.number])
         work.build_indexes(name, definition)
         work.settle(name, definition)
-        state = state.with_ready(action.number, checked[action.number])
+        ready = checked[action.number].model_copy(update={"uuid": work.uuid(name)})
+        state = state.with_ready(action.number, ready)
         work.keep(state)
         teller.done += 1
     return state
@@ -62,7 +68,7 @@ def _sweep(work: Work, survey: Survey, state: State) -> None:
     wanted = {copy_name(survey.run, action.number) for action in survey.plan.loads if state.is_ready(action.number)}
     for name in survey.own:
         # The state goes last: without it the rest would be nobody's.
-        if (owner(name) != survey.run or name not in wanted) and not name.endswith(".state"):
+        if (owner(name) != survey.run or name not in wanted) and not name.endswith(".state") and not is_extra(name):
             work.drop(name)
     for name in survey.own:
         if owner(name) != survey.run and name.endswith(".state"):
@@ -70,7 +76,7 @@ def _sweep(work: Work, survey: Survey, state: State) -> None:
 
 
 def _kept(work: Work, survey: Survey, state: State, action: Action) -> bool:
-    """Whether the copy of an earlier run can stay: it was checked then, and is as it was."""
+    """Whether the copy of an earlier run can stay: it was checked then, and holds what it held."""
     ready = state.ready.get(str(action.number))
     if ready is None:
         return False
@@ -78,8 +84,10 @@ def _kept(work: Work, survey: Survey, state: State, action: Action) -> bool:
     info = work.info(name)
     if info is None or work.differences(name, definition, info):
         return False
-    found = work.patience(lambda: work.raw(data_name(name, action.kind)).count_documents({}))
-    return found == ready.documents or (expires(definition) and found < ready.documents)
+    found = work.content(data_name(name, action.kind))
+    if found.value == ready.fingerprint:
+        return True
+    return expires(definition) and ready.is_called(uuid_of(info)) and found.documents < ready.documents
 
 
 def _made(work: Work, survey: Survey, action: Action) -> Copy:
@@ -91,7 +99,7 @@ def _made(work: Work, survey: Survey, action: Action) -> Copy:
 
 
 def _check(work: Work, copy: Copy, action: Action) -> Ready:
-    found = work.patience(lambda: read_content(work.client, work.database, copy.collection, stop=work.stop))
+    found = work.content(copy.collection)
     if copy.is_whole(found):
         return Ready(documents=found.documents, fingerprint=found.value)
     if copy.ordered and 0 < found.documents < copy.expected.documents:

@@ -6,7 +6,6 @@ from pathlib import Path
 from tasks.database.archive.format import Namespace
 from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.reader import ArchiveReader, Documents
-from tasks.database.fingerprint import read_content
 from tasks.database.oplog import OplogOutcome, apply_oplog
 from tasks.database.restore.look import Survey
 from tasks.database.restore.names import copy_name
@@ -51,7 +50,7 @@ def _after(work: Work, survey: Survey, action: Action, ready: Ready, outcome: Op
     announced = survey.definitions[action.number]
     amended = outcome.amended(survey.data(action), announced)
     copy = data_name(copy_name(survey.run, action.number), action.kind)
-    found = work.patience(lambda: read_content(work.client, work.database, copy, stop=work.stop))
+    found = work.content(copy)
     definition = "" if amended == announced else amended.encode()
     return ready.model_copy(update={"documents": found.documents, "fingerprint": found.value, "definition": definition})
 

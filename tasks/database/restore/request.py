@@ -117,7 +117,8 @@ class Refusal(BaseModel):
 class RestorePlan(BaseModel):
     """What a restore would do, and sentences on what it would leave alone.
 
-    `refused` holds the first reason not to begin; `documents` and `bytes` are what would be loaded.
+    `refused` holds the first reason not to begin, `native_only` the first that another engine may take away,
+    whatever comes before it; `documents` and `bytes` are what would be loaded.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -128,6 +129,7 @@ class RestorePlan(BaseModel):
     actions: tuple[Action, ...] = ()
     sentences: tuple[str, ...] = ()
     refused: Refusal | None = None
+    native_only: Refusal | None = None
 
     @property
     def refusal(self) -> UpgradeError | None:

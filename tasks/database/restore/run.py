@@ -5,17 +5,23 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bson.errors import BSONError
 from pymongo.errors import PyMongoError
 
+from tasks.database.archive.format import FormatError
+from tasks.database.batch import ReplyError
 from tasks.database.connection import Client, explain
 from tasks.database.foreign_writes import ForeignWrites, watch_for_others
+from tasks.database.holdings import Contents
+from tasks.database.restore.dropping import require_held, what_it_holds
 from tasks.database.restore.look import Survey, survey
+from tasks.database.restore.merging import all_of
 from tasks.database.restore.names import state_name
 from tasks.database.restore.patience import PATIENCE, Patience, hosts_of
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.prepare import prepare
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
-from tasks.database.restore.resume import go_on
+from tasks.database.restore.resume import carried_out, go_on
 from tasks.database.restore.state import State
 from tasks.database.restore.swap import swap
 from tasks.database.restore.teller import Teller
@@ -29,7 +35,8 @@ _NOT_REPLACED = (
     "restoring again goes on from there."
 )
 _HALF = (
-    "Each collection is whole, either as it was or as it is in the archive; every one that is not in its place yet "
+    "Each collection is whole, either as it was or as it is in the archive, but one whose kind changes (a view, a "
+    "time series) may be missing; every one that is not in its place yet "
     "waits checked in a collection called apinizer-restore.…: restoring the same archive again with the same "
     "options goes on from there. Start nothing on this database before that."
 )
@@ -74,34 +81,49 @@ def restore(
             client, request.database, guard=_both(guard, others), stop=stop, own=others.own if others else _nobody,
             patience=Patience(client, stop=stop, seconds=patience),
         )  # fmt: skip
-        plan = _restore(work, archive, request, found, Teller(found, progress))
+        plan = _restore(work, archive, request, found, safety, Teller(found, progress))
         if others:
             with _safe(client, _ALL):
                 others.settle()
             work.notes += others.evidence()
-    if work.problems:
-        raise work.problems[0]
+    if problem := all_of(work.problems):
+        raise problem
     return _evidence(work, archive, found, plan)
 
 
-def _restore(work: Work, archive: Path, request: RestoreRequest, found: Survey, teller: Teller) -> RestorePlan:
+def _restore(
+    work: Work, archive: Path, request: RestoreRequest, found: Survey, safety: Path | None, teller: Teller
+) -> RestorePlan:
     """Both halves, or what an earlier run left of them; gives the plan that was carried out."""
-    state = found.state
-    if state is not None and state.phase == "swapping":
-        with _safe(work.client, _HALF):
-            state = go_on(work, found, state, teller)
-    changed = _HALF if found.state and found.state.phase == "swapping" else _NOT_REPLACED
-    if state is None or state.phase == "loading":
-        with _safe(work.client, changed):
-            state = _begin(work, found, request, state)
-            state = prepare(work, archive, found, state, teller)
-            state = state.model_copy(update={"phase": "swapping", "plan": found.plan})
-            work.keep(state)
-    plan = state.plan or found.plan
+    left = found.state
+    half = left is not None and left.phase == "swapping"
+    with _safe(work.client, _HALF if half else _NOT_REPLACED):
+        # What is to happen is decided by what is there now; of the earlier run only what it did counts.
+        state = go_on(work, found, left, teller) if left and half else _begin(work, found, request, left)
+        state = prepare(work, archive, found, state, teller)
+        held = _held(work, found, state, safety)
+        plan = carried_out(found.plan, state)
+        state = state.model_copy(update={"phase": "swapping", "plan": plan})
+        work.keep(state)
     with _safe(work.client, _HALF):
-        swap(work, found, plan, state, teller)
+        state = swap(work, found, state, held, teller)
         work.drop(state_name(found.run))
+    work.notes += state.notes
+    work.problems += state.told()
     return plan
+
+
+def _held(work: Work, found: Survey, state: State, safety: Path | None) -> Contents | None:
+    """What the backup of what is there now holds, where something is to be dropped, which is compared already here:
+    now the restore can still end with nothing replaced."""
+    dropped = found.plan.of(Verb.DROP)
+    if not dropped and all(work.info(aside) is None for aside in state.extras):
+        return None
+    held = what_it_holds(safety, stop=work.stop)
+    for action in dropped:
+        work.stop_if_asked()
+        require_held(work, action, held)
+    return held
 
 
 def _both(guard: Callable[[], None], others: ForeignWrites | None) -> Callable[[], None]:
@@ -127,13 +149,26 @@ def _begin(work: Work, found: Survey, request: RestoreRequest, left: State | Non
 
 @contextmanager
 def _safe(client: Client, safe: str) -> Iterator[None]:
-    """Whatever goes wrong in it is told with what is safe then."""
+    """Whatever goes wrong in it, foreseen or not, is told with what is safe then."""
     try:
         yield
     except PyMongoError as problem:
         raise explain(problem, hosts_of(client)).with_safe(safe) from None
     except UpgradeError as error:
         raise error.with_safe(safe) from None
+    except Exception as problem:
+        raise UpgradeError(
+            "The restore failed in a way that was not foreseen.",
+            observed=_named(problem),
+            safe=safe,
+            next="Restore again. If it fails again, keep this text and the log for whoever maintains this software.",
+        ) from problem
+
+
+def _named(problem: Exception) -> str:
+    """What these say of themselves holds no secrets; of others only their kind is told."""
+    known = isinstance(problem, OSError | ReplyError | FormatError | BSONError)
+    return f"{type(problem).__name__}: {problem}." if known else f"{type(problem).__name__}."
 
 
 def _proving(archive: Path, progress: Callable[[RestoreProgress], None]) -> Callable[[int, int], None]:

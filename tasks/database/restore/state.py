@@ -11,7 +11,7 @@ from tasks.database.archive.metadata import CollectionMetadata, decode
 from tasks.database.connection import Client
 from tasks.database.restore.names import PREFIX, owner, run_of, state_name
 from tasks.database.restore.plan import RestorePlan, RestoreRequest
-from tasks.domain.errors import BlockedError
+from tasks.domain.errors import BlockedError, UpgradeError
 
 _ID = "restore"
 
@@ -20,6 +20,8 @@ class Ready(BaseModel):
     """A copy that was loaded and checked: its documents then, and their fingerprint.
 
     `definition` is its metadata as an archive has it, where the archive's oplog changed that; else empty.
+    `uuid` is what the server calls the copy (hexadecimal, empty where it does not say): a MongoDB server keeps it
+    when it renames a collection, and another collection never has it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,6 +29,11 @@ class Ready(BaseModel):
     documents: int
     fingerprint: str
     definition: str = ""
+    uuid: str = ""
+
+    def is_called(self, uuid: str) -> bool:
+        """Whether the server calls the copy `uuid`, and does say what it calls it."""
+        return bool(uuid) and uuid == self.uuid
 
     def defined(self, announced: CollectionMetadata) -> CollectionMetadata:
         """The definition that the collection is to have."""
@@ -38,7 +45,8 @@ class State(BaseModel):
 
     `loading`: nothing of the database was replaced; `ready` are the checked copies by their number.
     `swapping`: all copies were ready and `plan` is being carried out, `done` of it; only going on makes the
-    database whole.
+    database whole.  `notes` and `problems` are what to tell of what is done, `extras` what an exact restore set
+    aside: the live name by the name that it has meanwhile.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +58,9 @@ class State(BaseModel):
     ready: dict[str, Ready] = {}
     plan: RestorePlan | None = None
     done: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    problems: tuple[dict[str, str], ...] = ()
+    extras: dict[str, str] = {}
 
     def is_of(self, request: RestoreRequest) -> bool:
         """Whether the same was asked for; that another installation's archive is let in does not matter."""
@@ -63,9 +74,23 @@ class State(BaseModel):
         """The state with one copy more."""
         return self.model_copy(update={"ready": {**self.ready, str(number): ready}})
 
-    def with_done(self, number: int) -> "State":
-        """The state with one collection more in its place."""
-        return self.model_copy(update={"done": (*self.done, number)})
+    def without_ready(self, number: int) -> "State":
+        """The state with one copy less."""
+        return self.model_copy(update={"ready": {key: one for key, one in self.ready.items() if key != str(number)}})
+
+    def with_done(self, number: int, note: str = "", problem: UpgradeError | None = None) -> "State":
+        """The state with one collection more in its place, and what is to be told of it at the end."""
+        return self.model_copy(
+            update={
+                "done": (*self.done, number),
+                "notes": (*self.notes, note) if note else self.notes,
+                "problems": (*self.problems, problem.as_json()) if problem else self.problems,
+            }
+        )
+
+    def told(self) -> list[UpgradeError]:
+        """What to end with when all is done."""
+        return [UpgradeError(**one) for one in self.problems]
 
 
 def read_state(client: Client, database: str, run: str) -> State | None:

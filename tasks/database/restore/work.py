@@ -1,5 +1,7 @@
 """What every step of a restore needs: the database, the questions it asks, and the few commands it sends."""
 
+import contextvars
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +14,7 @@ from pymongo.write_concern import WriteConcern
 
 from tasks.database.archive.metadata import EXACT, CollectionMetadata
 from tasks.database.connection import Client
+from tasks.database.fingerprint import Fingerprint, read_content
 from tasks.database.restore.definition import (
     index_differences,
     indexes_for_create,
@@ -23,6 +26,7 @@ from tasks.database.restore.look import kind_of, listed
 from tasks.database.restore.names import run_of, state_name
 from tasks.database.restore.patience import Patience
 from tasks.database.restore.state import State, write_state
+from tasks.database.writing import verbatim
 from tasks.domain.errors import StoppedError, UnprovenError, UpgradeError
 
 _T = TypeVar("_T")
@@ -31,7 +35,9 @@ BUCKETS = "system.buckets."
 """Before the name of a time series: the collection that holds its documents."""
 
 _MAJORITY = {"w": "majority"}
+UNAUTHORIZED = 13
 _NAMESPACE_NOT_FOUND = 26
+_ASKED_EVERY = 0.5  # Seconds.
 _LOOKS_AGAIN = (0.1, 0.4, 1.5)  # Seconds.
 
 
@@ -87,10 +93,20 @@ class Work:
             "documents": documents,
             "ordered": ordered,
             "writeConcern": _MAJORITY,
+            **verbatim(self.client, f"{self.database}.{name}", (bytes(document.raw) for document in documents)),
         }
         if bypass:
             command["bypassDocumentValidation"] = True
         return self.client[self.database].command(command)
+
+    def replace(self, name: str, query: Mapping[str, Any], document: RawBSONDocument) -> None:
+        """Put `document` in the place of the one that `query` finds; the guard is not asked."""
+        # As a command: the driver's own way cannot say that an empty timestamp is to stay one.
+        told = verbatim(self.client, f"{self.database}.{name}", [bytes(document.raw)])
+        command = {"update": name, "updates": [{"q": query, "u": document}], "writeConcern": _MAJORITY, **told}
+        reply = self.client[self.database].command(command)
+        if errors := reply.get("writeErrors"):
+            raise OperationFailure(str(errors[0].get("errmsg", "")), errors[0].get("code"))
 
     def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Send a command that changes something.  It must bear being sent twice."""
@@ -127,11 +143,19 @@ class Work:
 
         self.write(once)
 
-    def rename(self, old: str, new: str) -> bool:
-        """Give `old` the name `new`, in whose place it comes in one step.  False where `old` is gone."""
+    def uuid(self, name: str) -> str:
+        """What the server calls a collection whatever its name is; empty where it does not say or has none."""
+        return uuid_of(self.info(name))
+
+    def content(self, name: str) -> Fingerprint:
+        """The fingerprint of all that a collection holds now."""
+        return self.patience(lambda: read_content(self.client, self.database, name, stop=self.stop))
+
+    def rename(self, old: str, new: str, *, over: bool = True) -> bool:
+        """Give `old` the name `new`, with `over` in whose place it comes in one step.  False where `old` is gone."""
 
         def once() -> bool:
-            command = {"renameCollection": f"{self.database}.{old}", "to": f"{self.database}.{new}", "dropTarget": True}
+            command = {"renameCollection": f"{self.database}.{old}", "to": f"{self.database}.{new}", "dropTarget": over}
             try:
                 self.client.admin.command({**command, "writeConcern": _MAJORITY})
             except OperationFailure as problem:
@@ -152,10 +176,33 @@ class Work:
         def once() -> None:
             self.stop_if_asked()
             self.guard()
-            self.client[self.database].command(command, codec_options=EXACT)
+            self._awaited(lambda: self.client[self.database].command(command, codec_options=EXACT))
 
         # A build goes on when its client has left; the same question joins it.
         self.patience.until_done(once)
+
+    def _awaited(self, act: Callable[[], object]) -> None:
+        """Do what may take a server hours in a thread of its own, so that a stop is heard meanwhile."""
+        outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def acted() -> None:
+            try:
+                act()
+            except BaseException as problem:  # noqa: BLE001 - raised by the thread that waits
+                outcome.put(problem)
+            else:
+                outcome.put(None)
+
+        threading.Thread(target=contextvars.copy_context().run, args=(acted,), daemon=True).start()
+        while True:
+            try:
+                problem = outcome.get(timeout=_ASKED_EVERY)
+            except queue.Empty:
+                self.stop_if_asked()
+                continue
+            if problem is not None:
+                raise problem
+            return
 
     def indexes(self, name: str) -> list[dict[str, Any]]:
         """The definitions of a collection's indexes, as the server has them."""
@@ -199,6 +246,12 @@ class Work:
         if kind_of(info) != "view":
             odd += index_differences(definition.indexes, self.indexes(name))
         return odd
+
+
+def uuid_of(info: Mapping[str, Any] | None) -> str:
+    """The UUID in a server's description of a collection, hexadecimal; empty where there is none."""
+    value = (info or {}).get("info", {}).get("uuid")
+    return bytes(value).hex() if isinstance(value, bytes) else ""
 
 
 def data_name(collection: str, kind: str) -> str:
