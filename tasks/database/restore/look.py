@@ -18,7 +18,7 @@ from tasks.database.kinship import IdSampler
 from tasks.database.listing import batches
 from tasks.database.manifest import Manifest, load
 from tasks.database.proof import Proof, prove
-from tasks.database.restore.names import LOCK, is_extra, is_own, owner, run_of
+from tasks.database.restore.names import is_extra, is_own, own_of, owner, run_of
 from tasks.database.restore.plan import (
     Action,
     Archived,
@@ -119,7 +119,7 @@ def survey(
     if names.refused and names.refused.kind == "usage":
         return Survey(names.model_copy(update={"archive": archive.name}), proof, manifest, definitions, None)
     infos = list(listed(client, request.database))
-    own = [info["name"] for info in infos if is_own(info["name"]) and info["name"] != LOCK]
+    own = own_of(info["name"] for info in infos)
     kept = _safety(safety, request.database, stop)
     run = run_of(proof.sha256)
     state = read_state(client, request.database, run) if run in runs_in(own) else None

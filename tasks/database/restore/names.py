@@ -1,6 +1,7 @@
 """What a restore calls its own collections while it works, and how they are told from everybody else's."""
 
 import re
+from collections.abc import Iterable
 
 PREFIX = "apinizer-restore."
 """Every collection that a restore makes for itself starts so; nothing of the product's does."""
@@ -54,6 +55,11 @@ def is_extra(name: str) -> bool:
 def is_own(name: str) -> bool:
     """Whether a restore made the collection `name` for itself."""
     return _OWN.fullmatch(name) is not None
+
+
+def own_of(names: Iterable[str]) -> list[str]:
+    """Those of `names` that restores made for themselves, without the lock."""
+    return [name for name in names if is_own(name) and name != LOCK]
 
 
 def owner(name: str) -> str:

@@ -1,5 +1,6 @@
 """A restore from its beginning to its end."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -14,19 +15,20 @@ from tasks.database.connection import Client, explain
 from tasks.database.foreign_writes import ForeignWrites, watch_for_others
 from tasks.database.holdings import Contents
 from tasks.database.restore.dropping import require_held, what_it_holds
+from tasks.database.restore.lock import Lock, hold, require_none_at_work
 from tasks.database.restore.look import Survey, survey
 from tasks.database.restore.merging import all_of
-from tasks.database.restore.names import state_name
+from tasks.database.restore.names import PREFIX, own_of, state_name
 from tasks.database.restore.patience import PATIENCE, Patience, hosts_of
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.prepare import prepare
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.restore.resume import carried_out, go_on
-from tasks.database.restore.state import State
+from tasks.database.restore.state import State, read_state
 from tasks.database.restore.swap import swap
 from tasks.database.restore.teller import Teller
 from tasks.database.restore.work import Work
-from tasks.domain.errors import NOTHING_CHANGED, UpgradeError
+from tasks.domain.errors import NOTHING_CHANGED, BlockedError, UpgradeError
 
 __all__ = ["RestoreEvidence", "RestoreProgress", "RestoreRequest", "restore"]
 
@@ -63,7 +65,8 @@ def restore(
     there.  Called again after whatever ended it, it goes on where it was.
 
     `guard` raises UpgradeError when the run may not go on; it is asked before every command that changes
-    something, from several threads but by one at a time.  `safety` is the backup of what is there now, which an
+    something, from several threads but by one at a time.  Only one restore works on a database at a time: another
+    ends with BlockedError.  `safety` is the backup of what is there now, which an
     exact restore needs.  With `watch_others` a write of anybody else to the database ends it.  `stop` is asked at
     every run of 1 MiB and between collections.  `patience` is how many seconds the server may be away in one go.
 
@@ -71,17 +74,22 @@ def restore(
     what the archive holds; TemporaryError when the server stays away; StoppedError.
     """
     with _safe(client, NOTHING_CHANGED), ExitStack() as stack:
+        require_none_at_work(client, request.database, stop=stop)
         found = survey(client, archive, request, safety, progress=_proving(archive, progress), stop=stop, now=now)
         if found.plan.refusal is not None:
             raise found.plan.refusal
+        guard()
+        lock = stack.enter_context(hold(client, request.database, archive.name, stop=stop))
+        _require_as_found(client, request.database, found)
         others = stack.enter_context(watch_for_others(client, request.database)) if watch_others else None
         kept = stack.pop_all()
     with kept:
         work = Work(
-            client, request.database, guard=_both(guard, others), stop=stop, own=others.own if others else _nobody,
+            client, request.database, guard=_all(guard, lock, others), stop=stop, own=others.own if others else _nobody,
             patience=Patience(client, stop=stop, seconds=patience),
         )  # fmt: skip
-        plan = _restore(work, archive, request, found, safety, Teller(found, progress))
+        settle = others.settle if others else lambda: None
+        plan = _restore(work, archive, request, found, safety, settle, Teller(found, progress))
         if others:
             with _safe(client, _ALL):
                 others.settle()
@@ -92,7 +100,13 @@ def restore(
 
 
 def _restore(
-    work: Work, archive: Path, request: RestoreRequest, found: Survey, safety: Path | None, teller: Teller
+    work: Work,
+    archive: Path,
+    request: RestoreRequest,
+    found: Survey,
+    safety: Path | None,
+    settle: Callable[[], None],
+    teller: Teller,
 ) -> RestorePlan:
     """Both halves, or what an earlier run left of them; gives the plan that was carried out."""
     left = found.state
@@ -102,6 +116,7 @@ def _restore(
         state = go_on(work, found, left, teller) if left and half else _begin(work, found, request, left)
         state = prepare(work, archive, found, state, teller)
         held = _held(work, found, state, safety)
+        settle()
         plan = carried_out(found.plan, state)
         state = state.model_copy(update={"phase": "swapping", "plan": plan})
         work.keep(state)
@@ -126,9 +141,23 @@ def _held(work: Work, found: Survey, state: State, safety: Path | None) -> Conte
     return held
 
 
-def _both(guard: Callable[[], None], others: ForeignWrites | None) -> Callable[[], None]:
+def _require_as_found(client: Client, database: str, found: Survey) -> None:
+    """Raise BlockedError where another restore was at work between the look and the lock."""
+    names = client[database].list_collection_names(filter={"name": {"$regex": f"^{re.escape(PREFIX)}"}})
+    if sorted(own_of(names)) != sorted(found.own) or (
+        found.state is not None and read_state(client, database, found.run) != found.state
+    ):
+        raise BlockedError(
+            f"Another restore of {database} was at work while this one read its archive.",
+            observed="What it left is not what was found at the beginning.",
+            next="Restore again: what is to happen is then decided anew.",
+        )
+
+
+def _all(guard: Callable[[], None], lock: Lock, others: ForeignWrites | None) -> Callable[[], None]:
     def asked() -> None:
         guard()
+        lock.check()
         if others is not None:
             others.check()
 

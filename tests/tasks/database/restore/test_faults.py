@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tasks.database.restore.names import is_own
+from tasks.database.restore.names import is_own, own_of
 from tasks.database.restore.progress import RestoreProgress
 from tasks.domain.errors import BlockedError, TemporaryError
 from tests.tasks.database.restore.world import DB, Client, Wire, backup, picture, put_back
@@ -78,7 +78,7 @@ def assert_each_is_whole(client: Client, before: dict[str, Any], after: dict[str
     """Documents of each collection are all old or all new; a view is one or the other; what was found."""
     now = picture(client)
     found: Counter[str] = Counter()
-    copies = [name for name in now if is_own(name)]
+    copies = own_of(now)
     for name in before.keys() | after.keys():
         content = (now[name][0], now[name][3]) if name in now else None
         wanted = {"old": before.get(name), "new": after.get(name)}

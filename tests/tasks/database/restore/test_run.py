@@ -19,7 +19,7 @@ from tasks.database.manifest import load, manifest_path
 from tasks.database.merge_rule import MergeRule
 from tasks.database.proof import prove
 from tasks.database.restore.look import look
-from tasks.database.restore.names import is_own
+from tasks.database.restore.names import is_own, own_of
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.progress import RestoreProgress
 from tasks.database.restore.run import restore
@@ -423,7 +423,7 @@ def test_a_server_that_changes_documents_is_found_out(small: Path, client: Clien
     """A copy that is not what the archive holds, by whatever: here somebody writes into it."""
 
     def progress(at: RestoreProgress) -> None:
-        copies = [name for name in client[DB].list_collection_names() if is_own(name) and not name.endswith("state")]
+        copies = [name for name in own_of(client[DB].list_collection_names()) if not name.endswith("state")]
         if at.phase == "load" and copies:
             client[DB][copies[0]].update_one({"_id": 3}, {"$set": {"v": 3}})
 
