@@ -40,13 +40,15 @@ _MODULUS = 1 << 128
 class Copy:
     """A collection on its way: where its documents go, how it is defined, and what they should amount to then.
 
-    `again` are documents that were there already with the same bytes: sent twice, or archived twice.
+    `again` are documents that were there already with the same bytes: archived twice, or sent twice, which cannot be
+    told apart any more once something was `resent`.
     """
 
     collection: str
     definition: CollectionMetadata
     expected: Fingerprint = field(default_factory=Fingerprint)
     again: Fingerprint = field(default_factory=Fingerprint)
+    resent: bool = False
 
     @property
     def ordered(self) -> bool:
@@ -101,7 +103,7 @@ def _insert(work: Work, copy: Copy, documents: list[RawBSONDocument]) -> None:
     def once() -> None:
         nonlocal first, bypass
         # In order where the order is the content; on a second try what got in comes first anyway.
-        ordered, first = copy.ordered and first, False
+        ordered, copy.resent, first = copy.ordered and first, copy.resent or not first, False
         try:
             # As a command: the driver's own way is half as fast with small documents.
             reply = work.insert(copy.collection, documents, ordered=ordered, bypass=bypass)

@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
+from pymongo.errors import OperationFailure
+
 from tasks.database.archive.format import Namespace
 from tasks.database.fingerprint import Fingerprint
 from tasks.database.restore.definition import expires
 from tasks.database.restore.load import Copy, load
 from tasks.database.restore.look import Survey
-from tasks.database.restore.names import copy_name, is_extra, owner
+from tasks.database.restore.names import copy_name, is_extra, owner, probe_name
 from tasks.database.restore.plan import Action
 from tasks.database.restore.replay import replay
 from tasks.database.restore.state import Ready, State
 from tasks.database.restore.teller import Teller
-from tasks.database.restore.work import Work, data_name, uuid_of
-from tasks.domain.errors import UnprovenError
+from tasks.database.restore.work import UNAUTHORIZED, Work, data_name, uuid_of
+from tasks.domain.errors import ForbiddenError, UnprovenError
 
 
 def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Teller) -> State:
@@ -29,6 +31,7 @@ def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Tel
         for action in survey.plan.loads
         if action.number not in state.done and not _kept(work, survey, state, action)
     ]
+    _require_right_to_modify(work, survey, missing)
     copies = {survey.data(action): _made(work, survey, action) for action in missing}
     names = {survey.data(action): action.target.collection for action in missing}
     for action in survey.plan.loads:
@@ -46,7 +49,12 @@ def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Tel
     for action in missing:
         work.stop_if_asked()
         teller.say("check", action.target.collection)
-        checked[action.number] = _check(work, copies[survey.data(action)], action)
+        copy = copies[survey.data(action)]
+        if copy.resent and not copy.is_whole(work.content(copy.collection)):
+            # Sent again where a document was archived twice: what it should amount to is known only without that.
+            copy = _made(work, survey, action)
+            load(work, archive, survey.proof, {survey.data(action): copy}, lambda *_: None)
+        checked[action.number] = _check(work, copy, action)
     if missing:
         checked = replay(work, archive, survey, missing, checked, teller)
     for action in missing:
@@ -61,6 +69,28 @@ def prepare(work: Work, archive: Path, survey: Survey, state: State, teller: Tel
         work.keep(state)
         teller.done += 1
     return state
+
+
+def _require_right_to_modify(work: Work, survey: Survey, actions: list[Action]) -> None:
+    """What expires by an option of its collection gets that option last, by `collMod`, for which the role readWrite
+    is not enough: raise ForbiddenError before hours of loading."""
+    names = [a.target.collection for a in actions if "expireAfterSeconds" in survey.definitions[a.number].options]
+    if not names:
+        return
+    probe = probe_name(survey.run)
+    work.create(probe, {})
+    try:
+        work.command({"collMod": probe, "validationLevel": "strict"})
+    except OperationFailure as problem:
+        if problem.code != UNAUTHORIZED:
+            raise
+        raise ForbiddenError(
+            "The database user may not change the options of collections (the action collMod).",
+            observed=f"Needed for what expires by an option of its own: {', '.join(names)}.",
+            next=f"Give the user the role dbAdmin on {work.database}, or exclude them.",
+        ) from None
+    finally:
+        work.drop(probe)
 
 
 def _sweep(work: Work, survey: Survey, state: State) -> None:
