@@ -13,7 +13,7 @@ from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
 from tasks.database.order import BackupOrder
 from tasks.database.slot import newest_backup
-from tasks.database.steps import BackupResult, DatabaseLook
+from tasks.database.steps import BackupResult, DatabaseLook, release_after_upgrade
 from tasks.domain.errors import DriftError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Inventory
 from tasks.domain.plan import Plan
@@ -86,6 +86,7 @@ class Course:
         report = write_report(self._report(connected(self.installation).inventory()))
         if not report.complete:
             raise _ended(_incomplete(report))
+        release_after_upgrade(self.installation, self.manager_key, self.order.directory)
         publish(Event("run", Told.ENDED, ""))
         return report
 

@@ -107,7 +107,7 @@ def _run(course: Course, planned: Any) -> None:
         gate = [course.database]
     if plan.migrates:
         course.archive = back_up.submit(
-            name, manager, course.order, str(plan.current), wait_for=gate, return_state=False
+            name, manager, course.order, str(plan.current), str(plan.to), wait_for=gate, return_state=False
         )
         course.backup = prove_backup.submit(course.archive, return_state=False)
         gate = [course.backup]

@@ -131,11 +131,17 @@ def _row(found: Backup) -> dict[str, Any]:
         "proved": found.proved,
         "proved_at": manifest.proof.proved_at.isoformat() if manifest and manifest.proof and found.proved else None,
         "rehearsed_at": manifest.rehearsal.rehearsed_at.isoformat() if manifest and manifest.rehearsal else None,
+        "needed_by": [need.sentence for need in manifest.needed_by] if manifest else [],
         "problem": found.problem or None,
     }
 
 
 def _state(found: Backup) -> str:
+    needs = [need.sentence for need in found.manifest.needed_by] if found.manifest else []
+    return "; needed by ".join([_proof(found), *needs])
+
+
+def _proof(found: Backup) -> str:
     if found.problem:
         return found.problem
     if found.proved and found.manifest and found.manifest.proof:

@@ -32,6 +32,11 @@ class Backup(BaseModel):
         """As the manifest has it, "" without one."""
         return self.manifest.sha256 if self.manifest else ""
 
+    @property
+    def needed(self) -> bool:
+        """Whether a run that has not ended relies on it."""
+        return self.manifest is not None and bool(self.manifest.needed_by)
+
 
 def backups(directory: Path) -> list[Backup]:
     """The backups in `directory` by this project's naming, newest first; other files are passed over.

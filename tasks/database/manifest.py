@@ -1,5 +1,6 @@
 """What is known of a backup, in a JSON file beside its archive."""
 
+import contextlib
 import json
 import os
 from datetime import datetime
@@ -79,13 +80,40 @@ class RehearsalRecord(BaseModel):
     unproven: list[str] = []
 
 
+class Need(BaseModel):
+    """A run that relies on the backup until it has ended completely: nothing removes the backup before.
+
+    `hosts` are the `host:port`s of the server whose `database` it writes, `version` what an upgrade goes to,
+    `archive` the file that a restore puts back.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Literal["upgrade", "restore"]
+    database: str
+    hosts: str
+    since: datetime
+    version: str = ""
+    archive: str = ""
+
+    def of_same(self, other: "Need") -> bool:
+        """Whether it is the same undertaking, begun another time."""
+        return self.model_copy(update={"since": other.since}) == other
+
+    @property
+    def sentence(self) -> str:
+        """For people: what has not ended, and since when."""
+        what = f"upgrade to {self.version}" if self.run == "upgrade" else f"restore of {self.archive}"
+        return f"the {what} of {self.since:%Y-%m-%d}, which has not ended"
+
+
 class Manifest(BaseModel):
     """The manifest.  Sizes are bytes, durations seconds, times carry their zone.
 
     `database` is the Apinizer database's name, `databases` what was asked for (none: the whole server),
     `left_out` the collections that were left out on purpose, `host` the machine that the archive is on.
 
-    `point_in_time` is true only when the archive is one moment of the server: with the oplog of the interval
+    `needed_by` are runs that have not ended and rely on it.  `point_in_time` is true only when the archive is one moment of the server: with the oplog of the interval
     in it.  `notes` are sentences on what the server could not give.
     """
 
@@ -116,6 +144,7 @@ class Manifest(BaseModel):
     notes: list[str] = []
     proof: ProofRecord | None = None
     rehearsal: RehearsalRecord | None = None
+    needed_by: list[Need] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -179,11 +208,13 @@ def save(archive: Path, manifest: Manifest) -> Path:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` survive a power cut, where the file system lets directories be synced."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        return
-    finally:
-        os.close(handle)
+    """Make the names in `directory` survive a power cut, where the file system lets directories be synced.
+
+    Never raises: what it is called after is done, and is not undone by a directory that may not be opened.
+    """
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

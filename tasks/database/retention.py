@@ -25,6 +25,10 @@ class Kept(Protocol):
     def sha256(self) -> str:
         """Of the file's bytes."""
 
+    @property
+    def needed(self) -> bool:
+        """Whether a run that has not ended relies on it."""
+
 
 _K = TypeVar("_K", bound=Kept)
 
@@ -39,6 +43,7 @@ def to_remove(
 
     - each that has no newer proved one, so the newest proved is never removed, nor anything newer than it;
     - each that a journal names in `named`, by path, file name or SHA-256;
+    - each that its manifest says is needed by a run that has not ended;
     - each without a readable manifest (no SHA-256): it may be somebody else's.
     """
     surplus = []
@@ -46,7 +51,7 @@ def to_remove(
     for backup in sorted(backups, key=lambda found: (found.taken, found.archive.name), reverse=True):
         too_many = keep is not None and proved_newer >= keep
         too_old = days is not None and now - backup.taken > timedelta(days=days)
-        needed = not proved_newer or not backup.sha256 or bool(named & _names(backup))
+        needed = not proved_newer or not backup.sha256 or backup.needed or bool(named & _names(backup))
         if (too_many or too_old) and not needed:
             surplus.append(backup)
         proved_newer += backup.proved

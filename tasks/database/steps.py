@@ -1,16 +1,20 @@
 """The database's part of a run as Prefect tasks: find it, reach it, back it up, prove the backup, let old ones go."""
 
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from prefect import task
 
 from tasks.cluster.database_secret import DatabaseAddress
 from tasks.cluster.session import connected
 from tasks.database.backing_up import make_backup, require_lasting
-from tasks.database.connection import open_database
+from tasks.database.connection import hosts_of, open_database
 from tasks.database.dump import DumpProgress
 from tasks.database.environments import named_environments
+from tasks.database.manifest import Need
+from tasks.database.needed import archives_in, pin, release
 from tasks.database.order import BackupOrder
 from tasks.database.proof import Proof, prove
 from tasks.database.rehearsal import SCRATCH, Rehearsal, rehearse
@@ -125,8 +129,13 @@ def _look(address: DatabaseAddress, environments: tuple[str, ...]) -> DatabaseLo
 
 
 @task(name="backup", task_run_name="backup {version}", **PATIENT)
-def back_up(installation: str, manager: DeploymentKey | None, order: BackupOrder, version: str) -> str:
-    """Write the archive; its path.  Nothing that looks like a backup stays where it fails."""
+def back_up(
+    installation: str, manager: DeploymentKey | None, order: BackupOrder, version: str, upgrade_to: str = ""
+) -> str:
+    """Write the archive; its path.  Nothing that looks like a backup stays where it fails.
+
+    One for an upgrade is kept whatever the order says, until an upgrade of the installation was completed.
+    """
     address = address_of(connected(installation), manager)
     shares = ShareTold("backup", f"Backup of {address.name}")
 
@@ -145,6 +154,8 @@ def back_up(installation: str, manager: DeploymentKey | None, order: BackupOrder
             stop=stopping.asked,
             say=lambda sentence: tell("backup", State.LOG, sentence),
         )
+        if upgrade_to:
+            pin(evidence.archive, need_of(address, "upgrade", version=upgrade_to))
     for note in evidence.manifest.notes:
         tell("backup", State.LOG, note)
     shares.complete(evidence.archive.name)
@@ -246,6 +257,27 @@ def retire_backups(order: BackupOrder, needed: BackupResult) -> tuple[str, ...]:
     for backup in removed:
         tell("backup", State.LOG, f"The old backup {backup.archive.name} was removed.")
     return tuple(backup.archive.name for backup in removed)
+
+
+def need_of(address: DatabaseAddress, run: Literal["upgrade", "restore"], **more: str) -> Need:
+    """The mark of a run on the backups that it relies on."""
+    hosts = hosts_of(address.uri.get_secret_value())
+    return Need(run=run, database=address.name, hosts=hosts, since=datetime.now(UTC), **more)
+
+
+def release_after_upgrade(installation: str, manager: DeploymentKey, directory: str) -> None:
+    """An upgrade was completed: nothing before it is needed for going on.  What cannot be unmarked is told.
+
+    None begins while a restore is half done, so their marks go too.
+    """
+    try:
+        done = need_of(address_of(connected(installation), manager), "upgrade")
+    except UpgradeError as error:
+        tell("backup", State.LOG, f"Backups stay marked as needed: {error.happened}")
+        return
+    this = (done.database, done.hosts)
+    for sentence in release(archives_in(Path(directory)), lambda need: (need.database, need.hosts) == this):
+        tell("backup", State.LOG, sentence)
 
 
 def megabytes(count: int) -> str:

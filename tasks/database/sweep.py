@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.database.catalogue import Backup, backups
-from tasks.database.manifest import manifest_path
+from tasks.database.manifest import load, manifest_path
 from tasks.database.naming import ARCHIVE, MANIFEST, PARTIAL, parse
 from tasks.database.place import on_network
 from tasks.database.retention import to_remove
 from tasks.database.slot import lock, swept
-from tasks.domain.errors import UsageError
+from tasks.domain.errors import UpgradeError, UsageError
 
 QUIET_ON_NETWORK = 60 * 60
 """Seconds without a write after which a file is a dead run's, where a lock may not reach other machines."""
@@ -68,6 +68,8 @@ def remove_old(
         return []
     removed: list[Backup] = []
     for backup in to_remove(backups(directory), keep=keep, days=days, named=named, now=now()):
+        if _needed_now(backup.archive):
+            continue
         try:
             # The archive first: a manifest alone is no backup, an archive alone is one that nobody would remove.
             backup.archive.unlink(missing_ok=True)
@@ -81,6 +83,15 @@ def remove_old(
             ) from None
         removed.append(backup)
     return removed
+
+
+def _needed_now(archive: Path) -> bool:
+    """A run may have begun to rely on it since the list was made."""
+    try:
+        manifest = load(archive)
+    except (OSError, UpgradeError):
+        return True
+    return manifest is not None and bool(manifest.needed_by)
 
 
 def _unfinished_archive(path: Path) -> bool:

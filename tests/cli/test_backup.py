@@ -6,12 +6,15 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from pymongo import MongoClient
 
 from deployments.sandbox.launch import Sandbox
+from tasks.database.manifest import Need
+from tasks.database.needed import pin, release
 from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_command
 from tests.cli.database import opened, snapshot
 from tests.flows.world import OLD, World, archives, clean_environment, leftovers
@@ -94,6 +97,15 @@ def test_the_list(person: Person) -> None:
     head, *lines = ran.out.splitlines()
     assert head.split() == ["NAME", "VERSION", "TAKEN", "SIZE", "DOCUMENTS", "PROVED"]
     assert len([line for line in lines if line.strip()]) == 3
+    newest = Path(rows[0]["archive"])
+    need = Need(
+        run="upgrade", database="db", hosts="h:1", since=datetime(2026, 11, 20, tzinfo=UTC), version="2025.08.0"
+    )
+    pin(newest, need)
+    (sentence,) = person.run("backups", "-o", "json").document["backups"][0]["needed_by"]
+    assert sentence == "the upgrade to 2025.08.0 of 2026-11-20, which has not ended"
+    assert "needed by the upgrade to 2025.08.0" in " ".join(person.run("backups").out.split())
+    release([newest], need.of_same)
     none = person.run("backups", "--backup-dir", "nowhere")
     assert none.code == 1
     assert "There is no directory nowhere" in none.err

@@ -17,7 +17,7 @@ from tasks.domain.errors import NOTHING_CHANGED, BlockedError, DriftError, Tempo
 from tasks.record.feed import Event, listening
 from tests.cli.database import opened, snapshot
 from tests.flows.test_failures import Once
-from tests.flows.world import MANAGER, NEW, World, archives, eventually, leftovers
+from tests.flows.world import MANAGER, NEW, World, archives, eventually, leftovers, needed
 
 Provide = Callable[..., str]
 
@@ -193,3 +193,7 @@ def test_a_restore_whose_manager_came_and_went(
     with pytest.raises(BlockedError, match="Another finding") as second:
         restore(archive=archive, installation=name, safety_backup=False)
     assert "run again to its end" in second.value.safe
+    assert needed(backups) == {Path(archive).name: ["restore"]}
+    monkeypatch.undo()
+    restore(archive=archive, installation=name, safety_backup=False)
+    assert needed(backups) == {}

@@ -11,7 +11,7 @@ from tasks.cluster.watch import WatchHub
 from tasks.domain.errors import DriftError, ForbiddenError, RolloutError, UnauthorizedError, UnprovenError, UpgradeError
 from tasks.record.feed import Event, listening
 from tests.flows.conftest import Run
-from tests.flows.world import ALL, MANAGER, NEW, OLD, WORKERS, World, archives, leftovers, ready
+from tests.flows.world import ALL, MANAGER, NEW, OLD, WORKERS, World, archives, leftovers, needed, ready
 
 TOGETHER = "all components together"
 OTHERS = ALL - {MANAGER}
@@ -55,6 +55,7 @@ def test_an_image_that_one_node_lacks(run: Run, world: World, sandbox: Sandbox, 
     assert image in text
     assert str(archives(backups)[0]) in raised.value.safe
     assert {k: v for k, v in world.written().items() if k != MANAGER} == untouched
+    assert needed(backups) == {archives(backups)[0].name: ["upgrade"]}
     sandbox.faults(missing_images={})
     for node in ("node-a", "node-b"):
         sandbox.load_image(image, node)
@@ -63,6 +64,7 @@ def test_an_image_that_one_node_lacks(run: Run, world: World, sandbox: Sandbox, 
     # The first run's backup is the one of before: a second would hold what the manager has made of it since.
     assert len(archives(backups)) == 1
     assert leftovers(backups) == []
+    assert needed(backups) == {}
 
 
 def test_a_manager_that_crashes_while_it_migrates(run: Run, world: World, backups: Path) -> None:

@@ -251,3 +251,9 @@ def clean_environment() -> dict[str, str]:
     """This process's environment without what names a cluster, a Prefect server, or a setting of the command line."""
     names = ("PREFECT_", "KUBE", "APINIZER_UPGRADE_")
     return {k: v for k, v in os.environ.items() if not k.startswith(names)}
+
+
+def needed(folder: Path) -> dict[str, list[str]]:
+    """The backups that are marked as needed, and by which runs."""
+    manifests = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    return {m["archive"]: [need["run"] for need in m["needed_by"]] for m in manifests if m["needed_by"]}

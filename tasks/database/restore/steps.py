@@ -10,6 +10,7 @@ from prefect.runtime import task_run
 from tasks.cluster.manager_pods import ManagerWatch, watch_managers
 from tasks.cluster.session import connected
 from tasks.database.connection import open_database
+from tasks.database.needed import needed_for_restore
 from tasks.database.order import BackupOrder
 from tasks.database.putting_back import find_restorer, put_back, stands_against
 from tasks.database.restore.look import look
@@ -17,7 +18,7 @@ from tasks.database.restore.plan import RestorePlan, RestoreRequest
 from tasks.database.restore.plan_text import evidence_markdown, plan_markdown
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.source import address_of
-from tasks.database.steps import megabytes
+from tasks.database.steps import megabytes, need_of
 from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.record import stopping
@@ -147,22 +148,29 @@ def restore_archive(
             text += f": {at.documents} documents, {megabytes(at.bytes_done)}"
         shares.show(at.bytes_done, at.bytes_expected, text)
 
+    def say(sentence: str) -> None:
+        tell("restore", State.LOG, sentence)
+
     def guard() -> None:
         if ask_cluster:
             _ask_for_managers(installation)
 
     with failure_told("restore"), _again():
         guard()  # the safety backup took its time
-        evidence = put_back(
-            address_of(connected(installation), manager).uri,
-            Path(archive),
-            request,
-            find_restorer(order.engine, order.ssh, plan),
-            guard=guard,
-            safety=Path(safety) if safety else None,
-            progress=progress,
-            stop=stopping.asked,
-        )
+        address = address_of(connected(installation), manager)
+        need = need_of(address, "restore", archive=Path(archive).name)
+        kept = Path(safety) if safety else None
+        with needed_for_restore(need, Path(archive), kept, Path(order.directory), say):
+            evidence = put_back(
+                address.uri,
+                Path(archive),
+                request,
+                find_restorer(order.engine, order.ssh, plan),
+                guard=guard,
+                safety=kept,
+                progress=progress,
+                stop=stopping.asked,
+            )
     shares.complete("done")
     for note in evidence.notes:
         tell("restore", State.LOG, note)

@@ -10,15 +10,17 @@ from pathlib import Path
 import bson
 import pytest
 
+from tasks.database import needed as needed_module
 from tasks.database import slot as slot_module
 from tasks.database import sweep as sweep_module
 from tasks.database.catalogue import backups
-from tasks.database.manifest import Manifest, load, manifest_path, save
+from tasks.database.manifest import Manifest, Need, load, manifest_path, save
 from tasks.database.naming import BackupName, archive_name, parse
+from tasks.database.needed import archives_in, needed_for_restore, pin, release
 from tasks.database.proof import prove
 from tasks.database.slot import Slot, claim
 from tasks.database.sweep import is_dead, remove_old, sweep
-from tasks.domain.errors import DamagedArchiveError, NotFoundError, UsageError
+from tasks.domain.errors import DamagedArchiveError, NotFoundError, UpgradeError, UsageError
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 DAY = NOW.date()
@@ -392,3 +394,73 @@ def test_manifests_of_other_software_are_not_touched(made: Made, tmp_path: Path)
     manifest_path(path).write_text('{"format": "somebody else\'s"}')
     assert remove_old(tmp_path, keep=0, days=0, now=lambda: NOW + timedelta(days=100)) == []
     assert path.exists()
+
+
+class TestNeeded:
+    """What a run marks stays until that run has ended."""
+
+    need = Need(run="restore", database="db", hosts="h:1", since=NOW, archive="a.archive")
+
+    def test_marked_backups_stay(self, made: Made, tmp_path: Path) -> None:
+        paths = [made(age) for age in (4, 3, 2, 1)]
+        assert pin(paths[0], self.need)
+        assert not pin(paths[0], self.need.model_copy(update={"since": NOW - timedelta(days=1)}))
+        assert prove(paths[0]).recorded  # proved again, it stays marked
+        assert [b.archive for b in remove_old(tmp_path, keep=1, days=None, now=lambda: NOW)] == paths[1:3]
+        other = self.need.model_copy(update={"archive": "b.archive"})
+        assert release(archives_in(tmp_path), other.of_same) == []
+        assert [b.needed for b in backups(tmp_path)] == [False, True]
+        assert release(archives_in(tmp_path, tmp_path / "none"), self.need.of_same) == []
+        assert [b.archive for b in remove_old(tmp_path, keep=1, days=None, now=lambda: NOW)] == [paths[0]]
+
+    def test_one_that_is_marked_while_others_are_removed(
+        self, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old, _ = made(4), made(1)
+        listed = backups(tmp_path)
+        monkeypatch.setattr(sweep_module, "backups", lambda _: listed)
+        pin(old, self.need)
+        assert remove_old(tmp_path, keep=1, days=None, now=lambda: NOW) == []
+        assert old.exists()
+
+    def test_a_restore_that_ended_half_keeps_both_and_its_end_lets_all_go(self, made: Made, tmp_path: Path) -> None:
+        archive, first, second = made(4), made(3), made(2)
+
+        def needed() -> set[Path]:
+            return {b.archive for b in backups(tmp_path) if b.needed}
+
+        def run(safety: Path, error: UpgradeError | None) -> None:
+            with needed_for_restore(self.need, archive, safety, tmp_path, pytest.fail):
+                assert {archive, safety} <= needed()
+                if error:
+                    raise error
+
+        for error, stay in ((UpgradeError("?"), set[Path]()), (UpgradeError("?", safe="Half."), {archive, first})):
+            with pytest.raises(UpgradeError):
+                run(first, error)
+            assert needed() == stay
+        with pytest.raises(UpgradeError):
+            run(second, UpgradeError("?"))  # this one changed nothing, the former did
+        assert needed() == {archive, first}
+        run(second, None)
+        assert needed() == set()
+
+    def test_without_a_manifest_or_the_right_to_write(
+        self, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        archive, safety = made(4), made(3)
+
+        def refused(path: Path, _: Manifest) -> Path:
+            if path == archive:
+                raise PermissionError(13, "Permission denied")
+            return save(path, _)
+
+        monkeypatch.setattr(needed_module, "save", refused)
+        told: list[str] = []
+        with needed_for_restore(self.need, archive, safety, tmp_path, told.append):
+            assert backups(tmp_path)[0].needed
+        assert "could not be marked" in told[0]
+        with pytest.raises(UsageError), needed_for_restore(self.need, safety, archive, tmp_path, told.append):
+            pytest.fail("it was let in")
+        manifest_path(archive).unlink()
+        assert not pin(archive, self.need)

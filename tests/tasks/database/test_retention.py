@@ -21,6 +21,7 @@ class One:
     age: int
     proved: bool
     manifest: bool = True
+    needed: bool = False
 
     @property
     def taken(self) -> datetime:
@@ -37,7 +38,7 @@ class One:
 
 def one(text: str) -> One:
     age, *flags = text.split()
-    return One(int(age), "P" in flags, "M" not in flags)
+    return One(int(age), "P" in flags, "M" not in flags, "N" in flags)
 
 
 @pytest.mark.parametrize("by", ["archive", "name", "sha256"])
