@@ -48,8 +48,11 @@ class Slot:
             if self.archive.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.archive)) from None
             self.partial.rename(self.archive)
-        self.partial.unlink(missing_ok=True)
-        self.file.close()
+        # The archive has its name and was written to the disk before: what goes wrong from here on undoes nothing.
+        with contextlib.suppress(OSError):
+            self.partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.file.close()
         sync_directory(self.archive.parent)
 
     def discard(self) -> None:

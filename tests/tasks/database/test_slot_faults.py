@@ -181,6 +181,22 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"one", b"somebody else's"]
 
 
+def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive has its name then: nothing that is told may say that it was removed."""
+    opened = os.open
+
+    def refuse(path: Any, flags: int, *more: Any) -> int:
+        if path == tmp_path and flags == os.O_RDONLY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, flags, *more)
+
+    slot = claim(tmp_path, "1", NOW.date())
+    monkeypatch.setattr(os, "open", refuse)
+    slot.publish()
+    assert slot.archive.exists()
+    assert not slot.partial.exists()
+
+
 def test_a_discard_on_a_disk_that_went_away_tells_the_first_error(mounted: Mount) -> None:
     disk = mounted("size=2m")
     slot = claim(disk, "1", NOW.date())
