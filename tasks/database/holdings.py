@@ -1,8 +1,8 @@
 """What an archive holds of its databases: definitions, and a fingerprint of each collection's documents."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.database.archive.ahead import ahead
@@ -24,12 +24,13 @@ class Contents:
     """By the announced names.
 
     The archive's oplog changes indexes and documents afterwards: `definitions` are those of the end, `replayed`
-    the collections whose documents are other ones then than the fingerprints say.
+    the collections whose documents are other ones then than the fingerprints say.  `sha256` is of the file as read.
     """
 
     definitions: dict[Namespace, CollectionMetadata]
     fingerprints: dict[Namespace, Fingerprint]
     replayed: set[Namespace] = field(default_factory=set)
+    sha256: str = ""
 
     @property
     def databases(self) -> list[str]:
@@ -37,10 +38,14 @@ class Contents:
         return sorted({namespace.db for namespace in self.definitions})
 
 
-def read_contents(archive: Path, *, stop: Callable[[], bool] = lambda: False) -> Contents:
-    """Read the archive whole.  Raises DamagedArchiveError, StoppedError and OSError."""
+@contextmanager
+def _reading(archive: Path) -> Iterator[tuple[ArchiveReader, Inlet]]:
+    """A reader of the archive, read ahead in a thread.  Raises DamagedArchiveError and OSError, also while it is used."""
     try:
-        return _read(archive, stop)
+        with archive.open("rb") as file:
+            inlet = Inlet(file)
+            with closing(ahead(inlet.pieces())) as pieces:
+                yield ArchiveReader(pieces), inlet
     except FormatError as problem:
         raise DamagedArchiveError(
             f"The archive {archive.name} is damaged.",
@@ -50,24 +55,43 @@ def read_contents(archive: Path, *, stop: Callable[[], bool] = lambda: False) ->
         ) from None
 
 
-def _read(archive: Path, stop: Callable[[], bool]) -> Contents:
-    with archive.open("rb") as file, closing(ahead(Inlet(file).pieces())) as pieces:
-        reader = ArchiveReader(pieces)
+def documents_of(
+    archive: Path, wanted: Container[Namespace], *, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Documents]:
+    """The archive's runs of documents of some collections, in its order and in one pass.
+
+    `stop` is asked at each run of 1 MiB.  Raises DamagedArchiveError, StoppedError and OSError.
+    """
+    with _reading(archive) as (reader, _):
+        reader.prelude()
+        for block in reader.blocks():
+            _go_on(stop)
+            if isinstance(block, Documents) and block.namespace in wanted:
+                yield block
+
+
+def _go_on(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise StoppedError("Reading the archive was stopped.")
+
+
+def read_contents(archive: Path, *, stop: Callable[[], bool] = lambda: False) -> Contents:
+    """Read the archive whole.  Raises as `documents_of` does."""
+    with _reading(archive) as (reader, inlet):
         entries = [entry for entry in reader.prelude().entries if entry.namespace.db not in _SERVERS_OWN]
         contents = Contents({entry.namespace: _definition(entry) for entry in entries}, {})
         announced = {data: entry.namespace for entry in entries for data in entry.data_namespaces}
         contents.fingerprints.update((entry.namespace, Fingerprint()) for entry in entries)
         unfolder = Unfolder()
         for block in reader.blocks():
-            if stop():
-                raise StoppedError("The rehearsal was stopped.", observed="The archive was being read.")
+            _go_on(stop)
             if isinstance(block, NamespaceEnd):
                 continue
             if block.namespace == _OPLOG:
                 _replay(contents, unfolder, block)
             elif name := announced.get(block.namespace):
                 contents.fingerprints[name].add(block.data, block.count)
-    return contents
+    return replace(contents, sha256=inlet.sha256)
 
 
 def _replay(contents: Contents, unfolder: Unfolder, block: Documents) -> None:
@@ -82,13 +106,3 @@ def _replay(contents: Contents, unfolder: Unfolder, block: Documents) -> None:
 
 def _definition(entry: CollectionEntry) -> CollectionMetadata:
     return decode(entry.metadata) if entry.metadata else CollectionMetadata(entry.namespace.collection, entry.type)
-
-
-def documents_of(archive: Path, wanted: set[Namespace]) -> Iterator[Documents]:
-    """The archive's runs of documents of some collections, in its order."""
-    with archive.open("rb") as file, closing(ahead(Inlet(file).pieces())) as pieces:
-        reader = ArchiveReader(pieces)
-        reader.prelude()
-        for block in reader.blocks():
-            if isinstance(block, Documents) and block.namespace in wanted:
-                yield block

@@ -1,5 +1,6 @@
 """Documents of an archive merged into a collection by their `_id`, in batches that may be done again."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,18 @@ class MergeCounts:
         """All documents that were looked at."""
         return self.inserted + self.replaced + self.kept + self.same + self.undecided + self.refused
 
+    def __add__(self, other: "MergeCounts") -> "MergeCounts":
+        """Both together."""
+        return MergeCounts(
+            self.inserted + other.inserted,
+            self.replaced + other.replaced,
+            self.kept + other.kept,
+            self.same + other.same,
+            self.undecided + other.undecided,
+            self.refused + other.refused,
+            (*self.refusals, *other.refusals)[:_TOLD],
+        )
+
     def __str__(self) -> str:
         parts = [f"{self.inserted:,} inserted", f"{self.replaced:,} replaced", f"{self.kept:,} kept as they are"]
         parts.append(f"{self.same:,} equal")
@@ -97,29 +110,18 @@ def merge_collection(
     for chunk in _judged(client, database, collection, documents, rule):
         guard()
         refused = _write(client, Namespace(database, collection), chunk)
-        counts = _counted(counts, chunk, set(refused), list(refused.values()))
+        counts += _counted(chunk, refused)
         progress(counts)
     return counts
 
 
 def preview_merge(
-    client: Client,
-    database: str,
-    collection: str,
-    documents: Iterable[bytes],
-    rule: MergeRule,
-    *,
-    stop: Callable[[], bool] = lambda: False,
+    client: Client, database: str, collection: str, documents: Iterable[bytes], rule: MergeRule
 ) -> MergeCounts:
-    """What `merge_collection` would do, without a write; what a unique index would refuse shows only then.
-
-    Ends early, with what is known so far, when `stop` says so.
-    """
+    """What `merge_collection` would do, without a write; what a unique index would refuse shows only then."""
     counts = MergeCounts()
     for chunk in _judged(client, database, collection, documents, rule):
-        counts = _counted(counts, chunk, set(), [])
-        if stop():
-            break
+        counts += _counted(chunk, {})
     return counts
 
 
@@ -220,17 +222,14 @@ def _expect(matched: int, wanted: int, namespace: Namespace) -> None:
         )
 
 
-def _counted(counts: MergeCounts, chunk: list[_Item], refused: set[int], refusals: list[Refusal]) -> MergeCounts:
-    done = dict.fromkeys(Verdict, 0)
-    for item in chunk:
-        if id(item) not in refused:
-            done[item.verdict] += 1
+def _counted(chunk: list[_Item], refused: dict[int, Refusal]) -> MergeCounts:
+    done = Counter(item.verdict for item in chunk if id(item) not in refused)
     return MergeCounts(
-        counts.inserted + done[Verdict.INSERT],
-        counts.replaced + done[Verdict.REPLACE],
-        counts.kept + done[Verdict.KEEP],
-        counts.same + done[Verdict.SAME],
-        counts.undecided + done[Verdict.UNDECIDED],
-        counts.refused + len(refused),
-        (*counts.refusals, *refusals)[:_TOLD],
+        done[Verdict.INSERT],
+        done[Verdict.REPLACE],
+        done[Verdict.KEEP],
+        done[Verdict.SAME],
+        done[Verdict.UNDECIDED],
+        len(refused),
+        tuple(refused.values()),
     )

@@ -29,7 +29,7 @@ from tasks.database.restore.plan import (
     Verb,
     make_restore_plan,
 )
-from tasks.database.restore.preview import would_merge
+from tasks.database.restore.preview import Merging, would_merge
 from tasks.database.restore.state import State, read_state, runs_in
 from tasks.database.restore.world import reasons
 from tasks.domain.errors import StoppedError
@@ -82,13 +82,11 @@ def look(
     found = survey(client, archive, request, safety, progress=progress, stop=stop, now=now)
     if request.merge is None or found.plan.refused:
         return found.plan
-    told = [
-        line
+    merging = [
+        Merging(action.target, found.data(action), found.definitions[action.number])
         for action in found.plan.of(Verb.MERGE)
-        for line in would_merge(
-            client, archive, action, found.data(action), request.merge, found.definitions[action.number]
-        )
     ]
+    told = would_merge(client, archive, merging, request.merge, stop=stop)
     return found.plan.model_copy(update={"sentences": (*found.plan.sentences, *told)})
 
 

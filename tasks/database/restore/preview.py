@@ -1,42 +1,49 @@
 """What merging an archive into a database would do, told before it is done."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import bson
 
 from tasks.database.archive.format import Namespace, split
-from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import EXACT, CollectionMetadata
-from tasks.database.archive.reader import ArchiveReader, Documents
 from tasks.database.connection import Client
+from tasks.database.holdings import documents_of
 from tasks.database.listing import batches
-from tasks.database.merge import preview_merge
+from tasks.database.merge import MergeCounts, preview_merge
 from tasks.database.merge_rule import MergeRule, structural_differences
-from tasks.database.restore.plan import Action
+
+
+class Merging(NamedTuple):
+    """A collection to be merged into, where the archive has its documents, and its definition there."""
+
+    target: Namespace
+    data: Namespace
+    definition: CollectionMetadata
 
 
 def would_merge(
-    client: Client, archive: Path, action: Action, data: Namespace, rule: MergeRule, definition: CollectionMetadata
+    client: Client,
+    archive: Path,
+    merging: list[Merging],
+    rule: MergeRule,
+    *,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[str]:
-    """Sentences on one collection: how many documents would be inserted, replaced and kept, and what else differs.
+    """Sentences on each collection: how many documents would be inserted, replaced and kept, and what else differs.
 
-    `data` is where the archive has the documents, which are read once more for it.
+    The archive is read once more for all of them; `stop` is asked at each run.  Raises what `documents_of` does.
     """
-    target = action.target
-    counts = preview_merge(client, target.db, target.collection, _documents(archive, data), rule)
-    yield f"{target.collection}, {rule}: {counts}."
-    for line in structural_differences(definition, _present(client, target, definition)):
-        yield f"{target.collection}: {line}"
-
-
-def _documents(archive: Path, namespace: Namespace) -> Iterator[bytes]:
-    with archive.open("rb") as file:
-        reader = ArchiveReader(Inlet(file).pieces())
-        reader.prelude()
-        for block in reader.blocks():
-            if isinstance(block, Documents) and block.namespace == namespace:
-                yield block.data
+    counts = {one.data: MergeCounts() for one in merging}
+    into = {one.data: one.target for one in merging}
+    for run in documents_of(archive, into, stop=stop) if merging else ():
+        target = into[run.namespace]
+        counts[run.namespace] += preview_merge(client, target.db, target.collection, [run.data], rule)
+    for one in merging:
+        yield f"{one.target.collection}, {rule}: {counts[one.data]}."
+        for line in structural_differences(one.definition, _present(client, one.target, one.definition)):
+            yield f"{one.target.collection}: {line}"
 
 
 def _present(client: Client, target: Namespace, archived: CollectionMetadata) -> CollectionMetadata:
