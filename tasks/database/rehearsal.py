@@ -96,7 +96,17 @@ def rehearse(
                 observed="\n".join(odd),
                 next="Do not rely on this backup with this server; see what differs, take another backup.",
             )
-        return _record(archive, client, unproven, notes, collections_tried, documents, now())
+        record = RehearsalRecord(
+            rehearsed_at=now(),
+            tool_version=tool_version(),
+            server_version=str(client.admin.command("buildInfo")["version"]),
+            sha256=contents.sha256,
+            collections=collections_tried,
+            documents=documents,
+            unproven=unproven,
+        )
+        recorded = _recorded(archive, record)
+        return Rehearsal(archive=archive, record=record, recorded=recorded, unproven=unproven, notes=notes)
 
 
 class _Part:
@@ -130,6 +140,12 @@ class _Part:
                 other_installation=True,
             )
             evidence = restore(self._client, self._archive, request, progress=progress, stop=stop, now=now)
+            if evidence.sha256 != self._contents.sha256:
+                raise UnprovenError(
+                    f"The archive {self._archive.name} changed while it was rehearsed.",
+                    observed=f"SHA-256 {self._contents.sha256[:12]}…, then {evidence.sha256[:12]}…",
+                    next="See who writes to it; rehearse it again.",
+                )
             notes = [f"{self._database}: {note}" for note in evidence.notes if not note.startswith(_OF_NO_INTEREST)]
         self._load_plainly(stop)
         return notes
@@ -217,19 +233,10 @@ def _told(client: Client) -> Iterator[None]:
         raise error.with_safe(_SAFE) from None
 
 
-def _record(
-    archive: Path, client: Client, unproven: list[str], notes: list[str], count: int, documents: int, at: datetime
-) -> Rehearsal:
+def _recorded(archive: Path, record: RehearsalRecord) -> bool:
+    """Write the record into the manifest, if there is one and it is of the file that was rehearsed."""
     manifest = load(archive)
-    record = RehearsalRecord(
-        rehearsed_at=at,
-        tool_version=tool_version(),
-        server_version=str(client.admin.command("buildInfo")["version"]),
-        sha256=manifest.sha256 if manifest else "",
-        collections=count,
-        documents=documents,
-        unproven=unproven,
-    )
-    if manifest:
-        save(archive, manifest.model_copy(update={"rehearsal": record}))
-    return Rehearsal(archive=archive, record=record, recorded=manifest is not None, unproven=unproven, notes=notes)
+    if manifest is None or manifest.sha256 != record.sha256:
+        return False
+    save(archive, manifest.model_copy(update={"rehearsal": record}))
+    return True

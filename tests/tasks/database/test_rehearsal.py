@@ -1,5 +1,6 @@
 """A backup rehearsed on real servers: what is compared, what is told, and that nothing but the scratch is touched."""
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def test_a_good_backup_is_rehearsed_recorded_and_leaves_nothing(filled: Client, 
     assert manifest.rehearsal == done.record
     assert done.recorded
     assert (done.record.collections, done.record.documents) == (6, 324)
-    assert done.record.sha256 == manifest.sha256
+    assert done.record.sha256 == manifest.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert done.record.rehearsed_at == NOW
     assert done.unproven == done.notes == []
     assert SCRATCH not in filled.list_database_names()
@@ -278,4 +279,23 @@ def test_one_that_runs_is_respected_and_one_that_was_killed_is_cleaned_up(
     rehearsing.wait()
     assert SCRATCH in filled.list_database_names()
     assert rehearsed(uri, archive).record.documents == 324
+    assert SCRATCH not in filled.list_database_names()
+
+
+def test_what_is_recorded_is_the_file_that_was_rehearsed(filled: Client, uri: str, tmp_path: Path) -> None:
+    """An archive without a manifest that another file takes the place of meanwhile."""
+    entry = CollectionEntry(Namespace("db", "a"), CollectionMetadata("a", "collection", "", {}, (ID_INDEX,)).encode(), "collection")  # fmt: skip
+    archive, other = tmp_path / "x.archive", tmp_path / "y.archive"
+    write(archive, [(entry, [{"_id": 1}])])
+    write(other, [(entry, [{"_id": 2}])])
+    rehearsed_file = hashlib.sha256(archive.read_bytes()).hexdigest()
+    done = rehearsed(uri, archive)
+    assert (done.record.sha256, done.recorded) == (rehearsed_file, False)
+
+    def replaced(_at: object) -> None:
+        if other.exists():
+            other.replace(archive)
+
+    with pytest.raises(UnprovenError):
+        rehearsed(uri, archive, progress=replaced)
     assert SCRATCH not in filled.list_database_names()
