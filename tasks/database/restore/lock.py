@@ -58,7 +58,16 @@ class Lock:
                 self._renew()
             lost = self._lost
         if lost:
-            raise self._taken()
+            raise self._taken(self._documents.find_one({"_id": _ID}))
+
+    def lost_to(self) -> BlockedError | None:
+        """The error that another restore took over, whatever else that made this one fail of; None where none did."""
+        with self._asking, suppress(PyMongoError):
+            if not self._lost:
+                self._renew()
+            if self._lost and (found := self._documents.find_one({"_id": _ID})):
+                return self._taken(found)
+        return None
 
     def take(self, stop: Callable[[], bool]) -> None:
         """Take the right.  Raises BlockedError where a restore that lives has it, StoppedError, the driver's errors."""
@@ -103,13 +112,13 @@ class Lock:
         else:
             self._sure = asked
 
-    def _taken(self) -> BlockedError:
-        found = self._documents.find_one({"_id": _ID})
+    def _taken(self, found: Document | None) -> BlockedError:
         return BlockedError(
             f"This restore of {self._database} lost the right to write.",
             observed=f"It was not heard of for {LEASE:.0f} seconds, and another took over: {_told(found)}"
             if found
             else f"Somebody removed its document in the collection {LOCK}.",
+            safe="This restore writes nothing more; what became of the database the other one tells.",
             next="Let the other one end, then look at the database; restore again where that is needed.",
         )
 

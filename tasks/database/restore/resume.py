@@ -23,7 +23,7 @@ def go_on(work: Work, survey: Survey, state: State, teller: Teller) -> State:
             done += [number] if number in state.done else []
         elif _is_placed(work, survey, state, action):
             teller.say("check", action.target.collection)
-            if is_as_checked(work, state, action):
+            if _is_as_restored(work, survey, state, action):
                 done.append(number)
             else:
                 work.notes.append(f"{action.target.collection} was changed after it was put in its place: loaded anew.")
@@ -33,10 +33,18 @@ def go_on(work: Work, survey: Survey, state: State, teller: Teller) -> State:
     return state
 
 
-def is_as_checked(work: Work, state: State, action: Action) -> bool:
-    """Whether the collection holds what its copy held when that was checked."""
-    ready = state.ready[str(action.number)]
-    return work.content(data_name(action.target.collection, action.kind)).value == ready.fingerprint
+def _is_as_restored(work: Work, survey: Survey, state: State, action: Action) -> bool:
+    """Whether the collection holds what its copy held when that was checked, and is defined so."""
+    ready, target = state.ready[str(action.number)], action.target.collection
+    if work.content(data_name(target, action.kind)).value != ready.fingerprint:
+        return False
+    definition = ready.defined(survey.definitions[action.number])
+    if action.number in state.done:
+        return not work.differences(target, definition, work.info(target))
+    # It was renamed, and perhaps no more than that.
+    work.own(target)
+    work.settle(target, definition)
+    return True
 
 
 def carried_out(plan: RestorePlan, state: State) -> RestorePlan:

@@ -89,7 +89,10 @@ def restore(
             patience=Patience(client, stop=stop, seconds=patience),
         )  # fmt: skip
         settle = others.settle if others else lambda: None
-        plan = _restore(work, archive, request, found, safety, settle, Teller(found, progress))
+        try:
+            plan = _restore(work, archive, request, found, safety, settle, Teller(found, progress))
+        except UpgradeError as error:
+            raise lock.lost_to() or error from None
         if others:
             with _safe(client, _ALL):
                 others.settle()

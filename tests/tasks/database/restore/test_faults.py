@@ -188,7 +188,7 @@ def test_a_guard_that_says_no_leaves_each_collection_whole(
 
         with pytest.raises(BlockedError, match="manager") as caught:
             put_back(uri, archive, guard=refuse)
-        assert "whole" in caught.value.safe or "No collection was replaced" in caught.value.safe
+        assert any(text in caught.value.safe for text in ("whole", "No collection was replaced", "Nothing was changed"))
         if at == 1:
             assert picture(client) == after
         found += assert_each_is_whole(client, before, after)
