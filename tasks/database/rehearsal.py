@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bson.codec_options import CodecOptions
-from bson.raw_bson import RawBSONDocument
 from pydantic import BaseModel, ConfigDict
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
+from tasks.database import writing
 from tasks.database.archive.format import Namespace, split
 from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.connection import Client, explain
@@ -35,12 +34,11 @@ from tasks.database.restore.run import RestoreProgress, RestoreRequest, restore
 from tasks.database.run import tool_version
 from tasks.database.scratch import MARK, empty, refuse_unfit
 from tasks.database.trial import Refused, try_definitions
-from tasks.domain.errors import StoppedError, UnprovenError, UpgradeError
+from tasks.domain.errors import UnprovenError, UpgradeError
 
 SCRATCH = "apinizer_rehearsal"
 """The scratch database where none is named."""
 
-_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _SAFE = "The backup and every database but the scratch one were left as they are."
 
 
@@ -158,14 +156,14 @@ class _Part:
             options = {} if self._refused[name].options else options_for_create(definition.options)
             database.command({"create": name, **options})
         wanted = {Namespace(self._database, name) for name in self._refused}
-        for block in documents_of(self._archive, wanted) if wanted else ():
-            if stop():
-                raise StoppedError("The rehearsal was stopped.")
+        for block in documents_of(self._archive, wanted, stop=stop) if wanted else ():
             if not block.count:
                 continue
-            target = database[block.namespace.collection].with_options(_RAW)
-            documents = [RawBSONDocument(raw) for raw in split(block.data)]
-            target.insert_many(documents, bypass_document_validation=True)
+            name = block.namespace.collection
+            bypass = "validator" in definitions[name].options and not self._refused[name].options
+            written = writing.insert(self._client, Namespace(self._scratch, name), split(block.data), bypass=bypass)
+            if written.errors:
+                raise OperationFailure("", int(written.errors[0].get("code", 0)), written.errors[0])
         for name, definition in definitions.items():
             left_out = {index for index, _ in self._refused[name].indexes}
             indexes = [one for one in indexes_for_create(definition.indexes) if one["name"] not in left_out]

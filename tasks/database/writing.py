@@ -46,9 +46,12 @@ class Written(NamedTuple):
     errors: list[dict[str, Any]]
 
 
-def insert(client: Client, target: Namespace, documents: Sequence[bytes]) -> Written:
-    """Insert documents as they are, each by itself; all but what is refused is there then, on a majority."""
-    return _send(client, target, "insert", [RawBSONDocument(one) for one in documents], documents, bypass=False)
+def insert(client: Client, target: Namespace, documents: Sequence[bytes], *, bypass: bool = False) -> Written:
+    """Insert documents as they are, each by itself; all but what is refused is there then, on a majority.
+
+    With `bypass` a validator is passed over, which not every user may.
+    """
+    return _send(client, target, "insert", [RawBSONDocument(one) for one in documents], documents, bypass=bypass)
 
 
 def replace(
