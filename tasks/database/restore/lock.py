@@ -65,8 +65,8 @@ class Lock:
         with self._asking, suppress(PyMongoError):
             if not self._lost:
                 self._renew()
-            if self._lost and (found := self._documents.find_one({"_id": _ID})):
-                return self._taken(found)
+            if self._lost:
+                return self._taken(self._documents.find_one({"_id": _ID}))
         return None
 
     def take(self, stop: Callable[[], bool]) -> None:
@@ -77,6 +77,8 @@ class Lock:
             found = self._documents.find_one_and_update(
                 {"_id": _ID}, {"$setOnInsert": {**self._mine, "beat": 0}}, upsert=True, return_document=ReturnDocument.AFTER
             )  # fmt: skip
+            if found is None:  # The driver's type says so; an upsert always finds.
+                continue
             if found["holder"] == self._mine["holder"]:
                 self._sure = asked
                 return
@@ -117,7 +119,8 @@ class Lock:
             f"This restore of {self._database} lost the right to write.",
             observed=f"It was not heard of for {LEASE:.0f} seconds, and another took over: {_told(found)}"
             if found
-            else f"Somebody removed its document in the collection {LOCK}.",
+            else f"Its document in the collection {LOCK} is gone: another took over, for this one was not heard of for "
+            f"{LEASE:.0f} seconds, and has ended; or somebody removed it.",
             safe="This restore writes nothing more; what became of the database the other one tells.",
             next="Let the other one end, then look at the database; restore again where that is needed.",
         )
@@ -205,7 +208,7 @@ def _process_is_gone(found: Document) -> bool:
     place, started = found.get("place"), found.get("started")
     if not place or not started or place != _place():
         return False
-    return _started(int(found.get("pid", 0))) != started
+    return bool(_started(int(found.get("pid", 0))) != started)
 
 
 def _held(database: str, found: Document) -> BlockedError:
