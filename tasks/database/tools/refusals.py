@@ -1,16 +1,12 @@
 """What a restore by mongorestore is not begun with, beside the plan's own refusals."""
 
-import hashlib
-from pathlib import Path
+from collections.abc import Callable
 
-from tasks.database.manifest import load
-from tasks.database.restore.plan import RestorePlan, RestoreRequest, Safety, Verb
+from tasks.database.restore.plan import Action, RestorePlan, RestoreRequest, Safety, Verb
 from tasks.database.tools.address import Address
 from tasks.database.tools.expected import Expected
 from tasks.database.tools.find import Tool
 from tasks.domain.errors import BlockedError, UsageError
-
-_PIECE = 4 * 1024 * 1024
 
 
 def refuse_loopback(tool: Tool, address: Address) -> None:
@@ -54,39 +50,27 @@ def refuse_oplog(hoped: Expected, request: RestoreRequest) -> None:
         )
 
 
-def need_safety(plan: RestorePlan, path: Path | None) -> None:
-    """Raises BlockedError where something would be replaced that no proved backup holds."""
-    at_risk = {
-        action.target.collection: action.documents_now
-        for action in plan.actions
-        if action.verb in {Verb.REPLACE, Verb.DROP} and action.kind_now
-    }
+def need_safety(plan: RestorePlan, held: Safety | None, count: Callable[[Action], int]) -> None:
+    """Raises BlockedError where something would be replaced that no proved backup holds.
+
+    `held` is what the safety backup was found to be, `count` gives how many documents a collection holds now: exactly,
+    for the plan's figures are the server's own.
+    """
+    at_risk = [a for a in plan.actions if a.verb in {Verb.REPLACE, Verb.DROP} and a.kind_now not in {"", "view"}]
     if not at_risk:
         return
     happened = f"mongorestore would replace {len(at_risk)} collections of {plan.database} in place."
     next_ = "Take a backup of the database as it is now and let it be proved, or use --engine native."
-    if path is None:
+    if held is None:
         raise BlockedError(happened, observed="There is no backup of what is there now.", next=next_)
-    held = Safety.of(load(path), plan.database, path.name, _digest(path))
     if held.problem:
         raise BlockedError(
             happened, observed=f"The backup {held.name} cannot be relied on: {held.problem}.", next=next_
         )
-    missing = [name for name, count in at_risk.items() if held.holds.get(name) != count]
+    missing = [a.target.collection for a in at_risk if held.holds.get(a.target.collection) != count(a)]
     if missing:
         raise BlockedError(
             happened,
             observed=f"The backup {held.name} does not hold these as they are now: {', '.join(missing)}.",
             next=next_,
         )
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-    except OSError:
-        return ""
-    return digest.hexdigest()

@@ -1,20 +1,27 @@
 """A restore by mongorestore: planned and checked as the native one, but done in place by the tool."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from pydantic import SecretStr
+from pymongo.errors import PyMongoError
 
 from tasks.database.connection import Client, open_database
+from tasks.database.connection import explain as driver_error
 from tasks.database.foreign_writes import ForeignWrites, watch_for_others
+from tasks.database.holdings import Contents
+from tasks.database.restore.dropping import drop_extra, require_held, what_it_holds
+from tasks.database.restore.lock import hold
 from tasks.database.restore.look import Survey, survey
-from tasks.database.restore.names import is_own
+from tasks.database.restore.names import extra_name, is_own
 from tasks.database.restore.patience import Patience
 from tasks.database.restore.plan import Action, RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
-from tasks.database.restore.work import Work
+from tasks.database.restore.work import Work, data_name
 from tasks.database.tools.address import Address, config, parse
 from tasks.database.tools.dumping import refuse_files
 from tasks.database.tools.expected import Expected, check, expected
@@ -24,7 +31,7 @@ from tasks.database.tools.job import Feed, Job
 from tasks.database.tools.options import restore_options
 from tasks.database.tools.refusals import need_safety, refuse, refuse_loopback, refuse_merge, refuse_oplog
 from tasks.database.tools.told import Bar, Finished, Indexing, Summary, Told
-from tasks.domain.errors import StoppedError, UpgradeError, before_any_change
+from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError, before_any_change
 
 _GUARD_SECONDS = 0.5
 
@@ -58,16 +65,19 @@ def restore_with_tool(
         refuse_loopback(tool, address)
         refuse_merge(request)
     with open_database(uri.get_secret_value()) as client:
-        with before_any_change():
+        with before_any_change(), ExitStack() as stack:
             found = survey(client, archive, request, safety, progress=_proving(archive, progress), stop=stop, now=now)
             refuse(found.plan)
-            need_safety(found.plan, safety)
+            need_safety(found.plan, found.safety, lambda action: _count(client, action))
             wanted = {found.data(action) for action in found.plan.loads}
             hoped = expected(archive, wanted)
             refuse_oplog(hoped, request)
             guard()
-        run = _Run(tool, address, client, found, guard, stop, progress, safety)
-        return run.restore(archive, hoped)
+            lock = stack.enter_context(hold(client, request.database, archive.name, stop=stop))
+            kept = stack.pop_all()
+        with kept:
+            run = _Run(tool, address, client, found, _both(guard, lock.check), stop, progress, safety)
+            return run.restore(archive, hoped)
 
 
 class _Run:
@@ -87,7 +97,7 @@ class _Run:
         self._tool, self._address, self._client = tool, address, client
         self._found, self._plan = found, found.plan
         self._guard, self._stop, self._progress = guard, stop, progress
-        self._safe = _safe(found.plan, safety)
+        self._safety, self._safe = safety, NOTHING_CHANGED
         self._bytes: dict[str, int] = {}
         self._documents: dict[str, int] = {}
         self._failures = 0
@@ -97,23 +107,23 @@ class _Run:
         """Run the tool, drop what an exact restore drops, compare."""
         filled = [*self._plan.of(Verb.REPLACE), *self._plan.of(Verb.CREATE)]
         dropped = self._plan.of(Verb.DROP)
-        try:
-            with watch_for_others(self._client, self._plan.database) as others:
-                others.own(*(action.target.collection for action in (*filled, *dropped)), data=True)
-                if filled:
-                    self._run(archive, filled, others)
-                work = Work(
-                    self._client, self._plan.database, guard=lambda: self._go_on(others), stop=self._stop,
-                    patience=Patience(self._client, stop=self._stop),
-                )  # fmt: skip
-                for action in dropped:
-                    self._say("drop", action.target.collection)
-                    work.drop(action.target.collection)
-                self._say("check", "")
-                notes = check(work, self._found, filled, hoped)
-                others.settle()
-        except UpgradeError as error:
-            raise error.with_safe(self._safe) from None
+        with self._told(), watch_for_others(self._client, self._plan.database) as others:
+            work = Work(
+                self._client, self._plan.database, guard=lambda: self._go_on(others), stop=self._stop,
+                patience=Patience(self._client, stop=self._stop),
+            )  # fmt: skip
+            held = self._held(work, dropped)
+            others.own(*_names(filled), data=True)
+            others.own(*_names(dropped))
+            self._safe = _half(self._plan, self._safety)
+            if filled:
+                self._run(archive, filled, others)
+            for action, aside in zip(dropped, self._asides(work), strict=False):
+                self._say("drop", action.target.collection)
+                drop_extra(work, action, held, aside)
+            self._say("check", "")
+            notes = check(work, self._found, filled, hoped)
+            others.settle()
         return RestoreEvidence(
             database=self._plan.database,
             archive=archive,
@@ -126,6 +136,36 @@ class _Run:
             bytes=self._plan.bytes,
             notes=(*self._plan.sentences, *notes, *others.evidence()),
         )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Whatever goes wrong in it is told with what is safe then."""
+        try:
+            yield
+        except UpgradeError as error:
+            raise error.with_safe(self._safe) from None
+        except PyMongoError as problem:
+            raise driver_error(problem, self._address.hosts).with_safe(self._safe) from None
+        except Exception as problem:
+            raise UpgradeError(
+                "The restore failed in a way that was not foreseen.",
+                observed=f"{type(problem).__name__}.",
+                safe=self._safe,
+                next="Restore again. If it fails again, keep this text and the log for whoever maintains this software.",
+            ) from problem
+
+    def _held(self, work: Work, dropped: Sequence[Action]) -> Contents:
+        """What the backup of what is there now holds; what is to be dropped is held against it while all can still end."""
+        if not dropped:
+            return Contents({}, {})
+        held = what_it_holds(self._safety, stop=self._stop)
+        for action in dropped:
+            require_held(work, action, held)
+        return held
+
+    def _asides(self, work: Work) -> Iterator[str]:
+        names = (extra_name(self._found.run, number) for number in count())
+        return (name for name in names if work.info(name) is None)
 
     def _run(self, archive: Path, filled: list[Action], others: ForeignWrites) -> None:
         hello = self._client.admin.command("hello")
@@ -209,7 +249,7 @@ class _Run:
         )
 
 
-def _safe(plan: RestorePlan, safety: Path | None) -> str:
+def _half(plan: RestorePlan, safety: Path | None) -> str:
     kept = f" What was there is in the backup {safety}." if safety else " Nothing of it was there before."
     return (
         f"mongorestore works in place: collections of {plan.database} may be missing or hold a part of their "
@@ -217,7 +257,20 @@ def _safe(plan: RestorePlan, safety: Path | None) -> str:
     )
 
 
-def _names(actions: tuple[Action, ...]) -> tuple[str, ...]:
+def _count(client: Client, action: Action) -> int:
+    data = data_name(action.target.collection, action.kind_now)
+    return client[action.target.db][data].count_documents({})
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def asked() -> None:
+        first()
+        second()
+
+    return asked
+
+
+def _names(actions: Sequence[Action]) -> tuple[str, ...]:
     return tuple(action.target.collection for action in actions)
 
 

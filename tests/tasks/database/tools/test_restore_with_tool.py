@@ -14,14 +14,17 @@ import pytest
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pydantic import SecretStr
 from pymongo import MongoClient
+from pymongo.errors import AutoReconnect
 
 from tasks.database.connection import open_database
 from tasks.database.dump import dump
 from tasks.database.merge_rule import MergeRule
 from tasks.database.proof import prove
+from tasks.database.restore.lock import hold
 from tasks.database.restore.plan import RestoreRequest
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.scope import Scope
+from tasks.database.tools import restoring
 from tasks.database.tools.address import Address
 from tasks.database.tools.find import Tool, find
 from tasks.database.tools.restoring import restore_with_tool
@@ -143,6 +146,54 @@ def test_exact_drops_what_the_upgrade_made(
     evidence = put_back(uri, archive, REQUEST.model_copy(update={"exact": True}), safety=safety)
     assert evidence.dropped == ("made_by_upgrade",)
     assert set(state(then)) == {"api_proxy", "mit * Stern", "checked", "seen"}
+
+
+def test_an_extra_that_is_written_to_meanwhile_is_not_dropped(
+    then: Client, uri: str, archive: Path, safety: Path, tools: Installed
+) -> None:
+    exact = REQUEST.model_copy(update={"exact": True})
+    then[DB]["made_by_upgrade"].replace_one({"_id": 1}, {"as": "many as before"})
+    before = state(then)
+    with pytest.raises(BlockedError, match="made_by_upgrade"):
+        put_back(uri, archive, exact, safety=safety)
+    assert state(then) == before
+    assert not tools.started
+    then[DB]["made_by_upgrade"].replace_one({"_id": 1}, {})
+    written = threading.Event()
+
+    def progress(at: RestoreProgress) -> None:
+        if at.phase == "load" and not written.is_set():
+            written.set()
+            then[DB]["made_by_upgrade"].insert_one({"_id": "by another"})
+
+    with pytest.raises((DriftError, BlockedError)) as caught:
+        put_back(uri, archive, exact, safety=safety, progress=progress)
+    assert written.is_set()
+    assert "Start nothing" in caught.value.safe
+    assert then[DB]["made_by_upgrade"].count_documents({}) == 2
+
+
+def test_two_restores_at_once(then: Client, uri: str, archive: Path, safety: Path, tools: Installed) -> None:
+    before = state(then)
+    with hold(then, DB, "other.archive", stop=lambda: False), pytest.raises(BlockedError) as caught:
+        put_back(uri, archive, safety=safety)
+    assert "other.archive" in str(caught.value)
+    assert caught.value.safe == "Nothing was changed."
+    assert state(then) == before
+
+
+@pytest.mark.parametrize("problem", [OSError(5, "Input/output error"), AutoReconnect("closed")])
+def test_an_end_that_nobody_foresaw(
+    then: Client, uri: str, archive: Path, safety: Path, tools: Installed, monkeypatch: pytest.MonkeyPatch,
+    problem: Exception,
+) -> None:  # fmt: skip
+    def fail(*_: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(restoring, "check", fail)
+    with pytest.raises(UpgradeError) as caught:
+        put_back(uri, archive, safety=safety)
+    assert str(safety) in caught.value.safe
 
 
 def test_a_selection_under_other_names(then: Client, uri: str, archive: Path, safety: Path, tools: Installed) -> None:
