@@ -44,7 +44,7 @@ def make_restore_plan(
     """
     mine = [one for one in archived if one.namespace.db == request.source]
     now = {one.name: one for one in present}
-    chosen, not_chosen = _select(mine, request)
+    chosen, not_chosen = select(mine, request)
     actions = [_action(one, now, request) for one in chosen]
     taken = {action.target.collection for action in actions}
     others = [one for name, one in sorted(now.items()) if name not in taken]
@@ -60,18 +60,22 @@ def make_restore_plan(
         archived, chosen, actions, manifest, now, request, safety, archive=archive, world=list(found), under_way=under_way
     ))  # fmt: skip
     extras = [one.name for one in others if one.name not in then]
+    native_only = next((one for one in reasons if one.native_only), None)
+    another = [f"{native_only.happened} {native_only.observed} {native_only.next}"] if native_only else []
     return RestorePlan(
         archive=archive,
         database=request.database,
         source_database=request.source,
         actions=tuple(actions),
-        sentences=tuple(_sentences(archived, manifest, request, not_chosen, extras)),
+        sentences=(*_sentences(archived, manifest, request, not_chosen, extras), *another),
         refused=next(iter(reasons), None),
-        native_only=next((one for one in reasons if one.native_only), None),
+        native_only=native_only,
     )
 
 
-def _select(mine: Sequence[Archived], request: RestoreRequest) -> tuple[list[Archived], list[Archived]]:
+def select(mine: Sequence[Archived], request: RestoreRequest) -> tuple[list[Archived], list[Archived]]:
+    """What of the archive's database is to be restored, and what is not."""
+
     def wanted(name: str) -> bool:
         included = not request.include or matches(name, request.include)
         return included and not matches(name, request.exclude) and restorable(name)

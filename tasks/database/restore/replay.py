@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tasks.database.archive.format import Namespace
-from tasks.database.archive.inlet import Inlet
-from tasks.database.archive.reader import ArchiveReader, Documents
+from tasks.database.holdings import documents_of
 from tasks.database.oplog import OplogOutcome, apply_oplog
 from tasks.database.restore.look import Survey
 from tasks.database.restore.names import copy_name
@@ -56,10 +55,5 @@ def _after(work: Work, survey: Survey, action: Action, ready: Ready, outcome: Op
 
 
 def _entries(work: Work, archive: Path) -> Iterator[bytes]:
-    with archive.open("rb") as file:
-        reader = ArchiveReader(Inlet(file).pieces())
-        reader.prelude()
-        for block in reader.blocks():
-            if isinstance(block, Documents) and block.namespace == OPLOG:
-                work.stop_if_asked()
-                yield block.data
+    for run in documents_of(archive, {OPLOG}, stop=work.stop):
+        yield run.data

@@ -7,6 +7,7 @@ from tasks.database.connection import Client
 from tasks.database.kinship import IdSampler, Kinship, look_up
 from tasks.database.proof import Proof
 from tasks.database.restore.names import run_of, state_name
+from tasks.database.restore.plan import select
 from tasks.database.restore.request import Archived, Refusal, RestoreRequest
 from tasks.database.restore.state import State, read_state, runs_in
 
@@ -111,7 +112,8 @@ def _stranger(
 def _unfit_time_series(
     client: Client, archived: list[Archived], proof: Proof, request: RestoreRequest
 ) -> Iterator[Refusal]:
-    series = [one for one in archived if one.kind == "timeseries" and one.namespace.db == request.source]
+    chosen, _ = select([one for one in archived if one.namespace.db == request.source], request)
+    series = [one for one in chosen if one.kind == "timeseries"]
     if not series:
         return
     version = client.admin.command("buildInfo")["version"]
@@ -128,7 +130,8 @@ def _unfit_time_series(
 
 
 def _no_room(client: Client, archived: list[Archived], request: RestoreRequest) -> Iterator[Refusal]:
-    documents = sum(one.bytes for one in archived if one.namespace.db == request.source)
+    chosen, _ = select([one for one in archived if one.namespace.db == request.source], request)
+    documents = sum(one.bytes for one in chosen)
     if refusal := no_room(client[request.database].command("dbStats"), documents):
         yield refusal
 

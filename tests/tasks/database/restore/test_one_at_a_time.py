@@ -62,8 +62,11 @@ def test_who_is_dead_is_taken_over_from_at_once(archive: Path, client: Client, u
     gone.wait()
     for pid in (gone.pid, os.getpid()):
         client[DB][LOCK].insert_one(holder(place=lock._place(), pid=pid, started="1"))
-        asked: list[bool] = []
-        put_back(uri, archive, stop=lambda asked=asked: bool(asked))
+        # Who would wait for a sign of life would be stopped.
+        with open_database(uri) as one, hold(one, DB, "mine.archive", stop=lambda: True) as held:
+            held.check()
+        client[DB][LOCK].insert_one(holder(place=lock._place(), pid=pid, started="1"))
+        put_back(uri, archive)
         assert picture(client) == before
 
 

@@ -95,6 +95,7 @@ def test_what_only_this_engine_cannot_do_comes_last() -> None:
     second = planned(case, world=(room,)).refused
     assert second
     assert second.needs_safety
+    assert planned(case, world=(room,)).native_only == room
     third = planned({**case, "now": {}}, world=(room,)).refused
     assert third == room
 
