@@ -69,7 +69,7 @@ def restore(
             merge=MergeRule.parse(merge) if merge else None,
             other_installation=other_installation,
         )
-        planned = run.submit(plan_restore, installation, source.manager, archive, request, order.engine, safety_backup)
+        planned = run.submit(plan_restore, installation, source.manager, archive, request, order, safety_backup)
         safety = None
         if safety_backup and needs_safety(run.value(planned)):
             run.submit(check_place, order)

@@ -25,7 +25,7 @@ from tasks.database.backing_up import LOGIN_SECONDS
 from tasks.database.connection import open_database
 from tasks.database.merge_rule import MergeRule
 from tasks.database.proof import prove
-from tasks.database.putting_back import stands_against
+from tasks.database.putting_back import what_stands_against, with_remarks
 from tasks.database.restore.look import look
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.plan_text import HEADS, plan_rows
@@ -155,8 +155,14 @@ def _show(settings: InstallationSettings, wish: RestoreWish, output: Format, *, 
     uri = address_of(connections, source.manager).uri.get_secret_value()
     with screen.status(f"Reading {wish.archive.name} back"), open_database(uri, timeout=PATIENCE) as client:
         plan = look(client, wish.archive, wish.request(source.name))
-    against = stands_against(plan, settings.backup.engine, safety_comes=wish.safety_backup)
-    refusal = plan.refusal if against else alive
+    backup = settings.backup
+    against = what_stands_against(plan, backup.engine, safety_comes=wish.safety_backup)
+    refusal: UpgradeError | None = against.error() if against else alive
+    if against is None:
+        try:
+            plan = with_remarks(plan, backup.engine, backup.ssh, safety_comes=wish.safety_backup)
+        except UpgradeError as nobody:
+            refusal = nobody
     value = plan_value(plan, blocked=refusal is not None)
     if output is Format.TEXT:
         screen.print(plan_view(plan))
@@ -170,7 +176,7 @@ def _show(settings: InstallationSettings, wish: RestoreWish, output: Format, *, 
 
 def plan_value(plan: RestorePlan, *, blocked: bool) -> dict[str, Any]:
     """The plan for programs."""
-    return {**plan.model_dump(mode="json", exclude={"refused"}), "blocked": blocked}
+    return {**plan.model_dump(mode="json", exclude={"refused", "native_only"}), "blocked": blocked}
 
 
 def plan_view(plan: RestorePlan) -> RenderableType:

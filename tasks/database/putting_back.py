@@ -7,21 +7,22 @@ from pydantic import SecretStr
 
 from tasks.database.connection import open_database
 from tasks.database.engine import Engine, EngineFacts, choose
-from tasks.database.restore.plan import RestorePlan, RestoreRequest
+from tasks.database.restore.plan import Refusal, RestorePlan, RestoreRequest
+from tasks.database.restore.plan_text import remarks
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.restore.run import restore
 from tasks.database.tools.find import Tool, find
 from tasks.database.tools.restoring import restore_with_tool
 
 
-def stands_against(plan: RestorePlan, engine: str, *, safety_comes: bool) -> bool:
-    """Whether the plan's refusal is one that neither the safety backup to come nor another engine takes away.  Pure."""
+def what_stands_against(plan: RestorePlan, engine: str, *, safety_comes: bool) -> Refusal | None:
+    """The reason not to begin that neither the safety backup to come nor another engine takes away.  Pure."""
     refused = plan.refused
-    if refused is None:
-        return False
-    bridged = safety_comes and refused.needs_safety
-    elsewhere = engine != Engine.NATIVE and refused.native_only
-    return not (bridged or elsewhere)
+    if refused is not None and refused.needs_safety and safety_comes:
+        refused = plan.native_only
+    if refused is not None and refused.native_only and engine != Engine.NATIVE:
+        return None
+    return refused
 
 
 def find_restorer(engine: str, ssh: str, plan: RestorePlan) -> Tool | None:
@@ -29,8 +30,8 @@ def find_restorer(engine: str, ssh: str, plan: RestorePlan) -> Tool | None:
 
     Raises UsageError and BlockedError where what is asked for or needed is not installed.
     """
-    refused = plan.refused
-    cannot = f"{refused.happened} {refused.observed}" if refused is not None and refused.native_only else ""
+    refused = plan.native_only
+    cannot = f"{refused.happened} {refused.observed}" if refused is not None else ""
     wish = Engine(engine)
     if wish is Engine.NATIVE or (wish is Engine.AUTO and not cannot):
         return None
@@ -43,6 +44,14 @@ def find_restorer(engine: str, ssh: str, plan: RestorePlan) -> Tool | None:
     if choice.engine is Engine.NATIVE:
         return None
     return there if choice.where == "ssh" else here
+
+
+def with_remarks(plan: RestorePlan, engine: str, ssh: str, *, safety_comes: bool) -> RestorePlan:
+    """The plan with sentences on who carries it out and what cannot be undone.  Raises as `find_restorer` does."""
+    tool = find_restorer(engine, ssh, plan)
+    name = f"{tool.program} {tool.version}{f' on {tool.ssh}' if tool.ssh else ''}" if tool else ""
+    more = remarks(plan, name, safety_comes=safety_comes)
+    return plan.model_copy(update={"sentences": (*plan.sentences, *more)})
 
 
 def put_back(

@@ -35,6 +35,23 @@ def needs_safety(plan: RestorePlan) -> bool:
     return any(action.verb in (Verb.REPLACE, Verb.MERGE, Verb.DROP) for action in plan.actions)
 
 
+def remarks(plan: RestorePlan, tool: str, *, safety_comes: bool) -> tuple[str, ...]:
+    """What is to be known of how it is done; `tool` is the program that does it, "" for this software itself."""
+    found = []
+    if tool:
+        why = f" {plan.native_only.happened} {plan.native_only.observed}".rstrip() if plan.native_only else ""
+        found.append(
+            f"{tool} does it, in place: it drops each collection before it fills it, so if it ends early collections "
+            f"are missing or hold a part of their documents until it was run again.{why}"
+        )
+    if not safety_comes:
+        if any(action.verb is Verb.MERGE for action in plan.actions):
+            found.append("No backup is made of what is there now: documents that the merge replaces are gone for good.")
+        elif needs_safety(plan):
+            found.append("No backup is made of what is there now: what is replaced or dropped is gone for good.")
+    return tuple(found)
+
+
 def plan_markdown(plan: RestorePlan) -> str:
     """What would happen to each collection, and what would be left alone."""
     head = f"# Restore {plan.database} from {plan.archive}"

@@ -12,7 +12,7 @@ from tasks.cluster.session import connected
 from tasks.database.connection import open_database
 from tasks.database.needed import needed_for_restore
 from tasks.database.order import BackupOrder
-from tasks.database.putting_back import find_restorer, put_back, stands_against
+from tasks.database.putting_back import find_restorer, put_back, what_stands_against, with_remarks
 from tasks.database.restore.look import look
 from tasks.database.restore.plan import RestorePlan, RestoreRequest
 from tasks.database.restore.plan_text import evidence_markdown, plan_markdown
@@ -93,13 +93,13 @@ def plan_restore(
     manager: DeploymentKey | None,
     archive: str,
     request: RestoreRequest,
-    engine: str,
+    order: BackupOrder,
     safety_comes: bool,  # noqa: FBT001 - a task's parameter
 ) -> RestorePlan:
     """Prove the archive, decide what happens to each collection, keep that as an artifact; raise the plan's refusal.
 
     With `safety_comes` a plan that lacks nothing but the backup of what is there now is not refused yet, nor is one
-    that another engine can carry out, unless `engine` is native.
+    that another engine can carry out, unless the order's is native.
     """
     tell("plan", State.RUNNING, f"reading {archive}")
     shares = ShareTold("plan")
@@ -114,9 +114,12 @@ def plan_restore(
             progress=lambda done, total: shares.show(done, total, "reading the archive back"),
             stop=stopping.asked,
         )
+        against = what_stands_against(plan, order.engine, safety_comes=safety_comes)
+        if against is None:
+            plan = with_remarks(plan, order.engine, order.ssh, safety_comes=safety_comes)
         keep_page("restore-plan", plan_markdown(plan), f"Restore {plan.database}")
-        if plan.refused is not None and stands_against(plan, engine, safety_comes=safety_comes):
-            raise plan.refused.error()
+        if against is not None:
+            raise against.error()
     for sentence in plan.sentences:
         tell("plan", State.LOG, sentence)
     tell("plan", State.DONE, f"{plan.documents} documents of {len(plan.loads)} collections, {megabytes(plan.bytes)}")

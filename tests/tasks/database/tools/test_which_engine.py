@@ -8,11 +8,12 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 
 from tasks.cluster.database_secret import DatabaseAddress
+from tasks.database.archive.format import Namespace
 from tasks.database.backing_up import choose_engine, make_backup
 from tasks.database.order import BackupOrder
 from tasks.database.proof import prove
-from tasks.database.putting_back import find_restorer, put_back, stands_against
-from tasks.database.restore.plan import Refusal, RestorePlan, RestoreRequest
+from tasks.database.putting_back import find_restorer, put_back, what_stands_against, with_remarks
+from tasks.database.restore.plan import Action, Refusal, RestorePlan, RestoreRequest, Verb
 from tasks.domain.errors import BlockedError, TemporaryError, UsageError
 from tests.tasks.database.tools.conftest import Installed
 
@@ -26,9 +27,20 @@ def address(client: Client, uri: str) -> DatabaseAddress:
     return DatabaseAddress(SecretStr(uri), DB, "the test")
 
 
-def plan(**refused: Any) -> RestorePlan:
-    against = Refusal(kind="blocked", happened="No.", **refused) if refused else None
-    return RestorePlan(archive="a", database=DB, source_database=DB, refused=against)
+def plan(*reasons: str, verb: Verb | None = None) -> RestorePlan:
+    """A plan with these reasons against it, in their order, and a collection that is done so."""
+    against = [
+        Refusal(kind="blocked", happened=one, needs_safety=one == "safety", native_only=one == "native")
+        for one in reasons
+    ]
+    return RestorePlan(
+        archive="a",
+        database=DB,
+        source_database=DB,
+        actions=(Action(verb=verb, target=Namespace(DB, "c")),) if verb else (),
+        refused=next(iter(against), None),
+        native_only=next((one for one in against if one.native_only), None),
+    )
 
 
 @pytest.mark.parametrize(("engine", "taken"), [("auto", "native"), ("native", "native"), ("mongodump", "mongodump")])
@@ -69,30 +81,49 @@ def test_a_collection_left_out_of_the_whole_server_is_no_tools_work(address: Dat
 
 
 @pytest.mark.parametrize(
-    ("refused", "engine", "safety_comes", "against"),
+    ("reasons", "engine", "safety_comes", "against"),
     [
-        ({}, "auto", False, False),
-        ({"observed": "x"}, "auto", True, True),
-        ({"needs_safety": True}, "auto", True, False),
-        ({"needs_safety": True}, "auto", False, True),
-        ({"native_only": True}, "auto", False, False),
-        ({"native_only": True}, "mongodump", False, False),
-        ({"native_only": True}, "native", True, True),
+        ([], "auto", False, ""),
+        (["x"], "auto", True, "x"),
+        (["x", "safety", "native"], "auto", True, "x"),
+        (["safety"], "auto", True, ""),
+        (["safety"], "auto", False, "safety"),
+        (["native"], "auto", False, ""),
+        (["native"], "mongodump", False, ""),
+        (["native"], "native", True, "native"),
+        (["safety", "native"], "auto", True, ""),
+        (["safety", "native"], "auto", False, "safety"),
+        (["safety", "native"], "native", True, "native"),
     ],
 )
 def test_what_stands_against_a_restore(
-    refused: dict[str, Any],
+    reasons: list[str],
     engine: str,
     safety_comes: bool,  # noqa: FBT001
-    against: bool,  # noqa: FBT001
+    against: str,
 ) -> None:
-    assert stands_against(plan(**refused), engine, safety_comes=safety_comes) is against
+    found = what_stands_against(plan(*reasons), engine, safety_comes=safety_comes)
+    assert (found.happened if found else "") == against
+
+
+def test_what_is_to_be_known_of_the_way_is_in_the_plan(tools: Installed) -> None:
+    def told(found: RestorePlan, engine: str, *, safety_comes: bool) -> str:
+        return " ".join(with_remarks(found, engine, "", safety_comes=safety_comes).sentences)
+
+    assert told(plan(verb=Verb.REPLACE), "auto", safety_comes=True) == ""
+    assert "in place" in told(plan(verb=Verb.REPLACE), "mongodump", safety_comes=True)
+    chosen = told(plan("safety", "native", verb=Verb.DROP), "auto", safety_comes=True)
+    assert "mongorestore 100" in chosen
+    assert chosen.endswith("native")
+    assert "the merge replaces" in told(plan(verb=Verb.MERGE), "auto", safety_comes=False)
+    assert "gone for good" in told(plan(verb=Verb.REPLACE), "auto", safety_comes=False)
+    assert told(plan(verb=Verb.CREATE), "auto", safety_comes=False) == ""
 
 
 def test_who_restores(tools: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_restorer("auto", "", plan()) is None
-    assert find_restorer("native", "", plan(native_only=True)) is None
-    for engine, against in (("mongodump", plan()), ("auto", plan(native_only=True))):
+    assert find_restorer("native", "", plan("native")) is None
+    for engine, against in (("mongodump", plan()), ("auto", plan("native")), ("auto", plan("safety", "native"))):
         tool = find_restorer(engine, "", against)
         assert tool is not None
         assert tool.program == "mongorestore"
@@ -100,7 +131,7 @@ def test_who_restores(tools: Installed, monkeypatch: pytest.MonkeyPatch) -> None
     if any(Path(folder, "mongorestore").exists() for folder in ("/usr/bin", "/bin")):
         return
     with pytest.raises(BlockedError, match="Neither"):
-        find_restorer("auto", "", plan(native_only=True))
+        find_restorer("auto", "", plan("native"))
 
 
 @pytest.mark.parametrize("engine", ["native", "mongodump"])
