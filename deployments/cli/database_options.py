@@ -1,11 +1,12 @@
 """The options of the commands on the database, and where its address comes from."""
 
 import os
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -25,7 +26,7 @@ class EngineChoice(StrEnum):
 
 
 Uri = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--uri",
         metavar="URI",
@@ -132,23 +133,25 @@ Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The backup's .
 
 
 def with_address(
-    settings: InstallationSettings, uri: str, uri_file: Path | None, database: str
+    settings: InstallationSettings, uri: str | None, uri_file: Path | None, database: str
 ) -> InstallationSettings:
     """The settings with the database that the options name; raise `UsageError` where they contradict each other.
 
+    A database in the address is taken as mongodump takes it: as the one that is meant.
     A password in the arguments is seen by everybody who lists the machine's processes; that is said once.
     """
     given = _given(uri, uri_file)
     changed = settings.database.model_dump(mode="python")
     if given:
-        changed = {"uri": given, "secret": settings.database.secret, "name": settings.database.name}
+        name = _database_in(given) or settings.database.name
+        changed = {"uri": given, "secret": settings.database.secret, "name": name}
     if database:
         changed["name"] = database
     content: dict[str, object] = settings.model_dump(mode="python")
     return installation_of({**content, "database": changed}, source="given by options")
 
 
-def names_server(uri: str, uri_file: Path | None) -> bool:
+def names_server(uri: str | None, uri_file: Path | None) -> bool:
     """Whether an option or the environment names the database's server."""
     return bool(uri or uri_file or os.environ.get(URI_VARIABLE))
 
@@ -163,7 +166,10 @@ def with_scratch(settings: InstallationSettings, scratch_uri: str) -> Installati
     return installation_of(content, source="given by options")
 
 
-def _given(uri: str, uri_file: Path | None) -> str:
+def _given(uri: str | None, uri_file: Path | None) -> str:
+    if uri is not None and not uri.strip():
+        # An unset variable of a shell: another database than the one that was meant would be taken.
+        raise UsageError("--uri is empty.", next="Give the address, or leave the option out.")
     if uri and uri_file:
         raise UsageError("--uri and --uri-file both name the database.", next="Give one of the two.")
     if uri:
@@ -184,6 +190,13 @@ def spoken(uri: str, option: str, variable: str) -> str:
             file=sys.stderr,
         )
     return uri
+
+
+def _database_in(uri: str) -> str:
+    """The database in an address's path, "" where there is none but the one for the login."""
+    found = re.match(r"mongodb(?:\+srv)?://[^/?]*/([^?]*)", uri)
+    name = unquote(found[1]) if found else ""
+    return "" if name == "admin" else name
 
 
 def _has_password(uri: str) -> bool:

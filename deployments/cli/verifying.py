@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.text import Text
 
 from blocks.settings import InstallationSettings
 from deployments.cli.interruption import Interruption
@@ -73,7 +74,7 @@ def _print(proof: Proof) -> None:
     table = plain_table("COLLECTION", "KIND", "DOCUMENTS", "BYTES", "INDEXES")
     for each in proof.namespaces:
         name = f"{each.db}.{each.collection}"
-        table.add_row(name, each.type, f"{each.documents:,}", f"{each.bytes:,}", str(len(each.indexes)))
+        table.add_row(Text(name), each.type, f"{each.documents:,}", f"{each.bytes:,}", str(len(each.indexes)))
     screen = console()
     screen.print(table)
     against = "and as its manifest says" if proof.against_manifest else "there is no manifest to hold it against"

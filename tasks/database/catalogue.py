@@ -37,6 +37,10 @@ class Backup(BaseModel):
         """Whether a run that has not ended relies on it."""
         return self.manifest is not None and bool(self.manifest.needed_by)
 
+    def stands_for(self, older: "Backup") -> bool:
+        """Whether it is of the same server and holds whatever `older` was to hold."""
+        return bool(self.manifest and older.manifest and self.manifest.stands_for(older.manifest))
+
 
 def backups(directory: Path) -> list[Backup]:
     """The backups in `directory` by this project's naming, newest first; other files are passed over.

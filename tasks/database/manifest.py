@@ -159,6 +159,11 @@ class Manifest(BaseModel):
         left_out = any(name.startswith(f"{database}.") for name in self.left_out)
         return not left_out and (database in self.databases if self.databases else database not in {"local", "config"})
 
+    def stands_for(self, older: "Manifest") -> bool:
+        """Whether this backup is of the same server and holds whatever `older` was to hold, so that it can replace it."""
+        covered = not self.databases or (bool(older.databases) and set(older.databases) <= set(self.databases))
+        return covered and set(self.left_out) <= set(older.left_out) and _same_server(self.source, older.source)
+
     @property
     def documents(self) -> int:
         """All documents of all namespaces."""
@@ -168,6 +173,15 @@ class Manifest(BaseModel):
     def bytes(self) -> int:
         """All documents' bytes, before compression."""
         return sum(namespace.bytes for namespace in self.namespaces)
+
+
+def _same_server(one: SourceRecord | None, other: SourceRecord | None) -> bool:
+    # Two that do not say where they are from may be of two servers; only the database's name is then left to go by.
+    if one is None or other is None:
+        return one is other
+    if one.set_id and other.set_id:
+        return one.set_id == other.set_id
+    return one.set_name == other.set_name and not set(one.hosts).isdisjoint(other.hosts)
 
 
 def manifest_path(archive: Path) -> Path:

@@ -63,6 +63,8 @@ class Pass:
         self.left_out = self._scope.left_out_of(found.entry.namespace for found in self._there)
         if self.left_out:
             self.notes.append(f"Left out as asked for, and not in the archive: {', '.join(self.left_out)}.")
+        if idle := self._scope.idle(found.entry.namespace for found in self._there):
+            self.notes.append(f"To be left out, but not there: {', '.join(idle)}. Check the spelling.")
         for collection in self.taken:
             self._note_what_is_odd(collection)
         self.read_concern = survey.check_readable(self._client, self._session, self.taken)

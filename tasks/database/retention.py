@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 
 class Kept(Protocol):
@@ -29,6 +29,9 @@ class Kept(Protocol):
     def needed(self) -> bool:
         """Whether a run that has not ended relies on it."""
 
+    def stands_for(self, older: Self, /) -> bool:
+        """Whether it is of the same server and holds whatever `older` was to hold."""
+
 
 _K = TypeVar("_K", bound=Kept)
 
@@ -39,22 +42,24 @@ def to_remove(
     """The backups that may be removed, oldest first; none where neither `keep` nor `days` is given.
 
     A backup is surplus when at least `keep` proved ones are newer, or when it is older than `days` days.
-    Only proved ones count: one that was never proved pushes nothing out.  Whatever the figures, these stay:
+    Only proved ones count, and only those that can stand for it: one that was never proved, is of another server
+    or database, or leaves more out pushes nothing out.  Whatever the figures, these stay:
 
-    - each that has no newer proved one, so the newest proved is never removed, nor anything newer than it;
+    - each that no newer proved one can stand for, so the newest proved of its kind is never removed;
     - each that a journal names in `named`, by path, file name or SHA-256;
     - each that its manifest says is needed by a run that has not ended;
     - each without a readable manifest (no SHA-256): it may be somebody else's.
     """
     surplus = []
-    proved_newer = 0
+    proved: list[_K] = []
     for backup in sorted(backups, key=lambda found: (found.taken, found.archive.name), reverse=True):
-        too_many = keep is not None and proved_newer >= keep
+        newer = sum(other.stands_for(backup) for other in proved)
+        too_many = keep is not None and newer >= keep
         too_old = days is not None and now - backup.taken > timedelta(days=days)
-        needed = not proved_newer or not backup.sha256 or backup.needed or bool(named & _names(backup))
+        needed = not newer or not backup.sha256 or backup.needed or bool(named & _names(backup))
         if (too_many or too_old) and not needed:
             surplus.append(backup)
-        proved_newer += backup.proved
+        proved += [backup] if backup.proved else []
     return surplus[::-1]
 
 

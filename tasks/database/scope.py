@@ -69,6 +69,11 @@ class Scope(BaseModel):
             if self.takes_database(namespace.db) and not skipped_as_system(namespace) and self.leaves_out(namespace)
         )
 
+    def idle(self, found: Iterable[Namespace]) -> list[str]:
+        """What was to be left out and is none of `found`."""
+        there = list(found)
+        return [name for name in self.left_out if not any(self._meant(name, namespace) for namespace in there)]
+
     def check(self) -> None:
         """Raises UsageError where a collection to leave out names no database and it is not clear which is meant."""
         if len(self.databases) == 1:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from pymongo import MongoClient
 
+from blocks.settings import InstallationSettings
 from deployments.sandbox.launch import Sandbox
 from tests.cli.conftest import SPEED, Ran
 from tests.cli.database import NAME, snapshot
@@ -169,3 +170,27 @@ def test_options_that_cannot_be(person: Person, arguments: tuple[str, ...]) -> N
         pytest.skip("mongodump is installed here")
     ran = refused(person, 2, "", "backup", *arguments)
     assert NAME not in ran.out or "backup:" in ran.out
+
+
+def test_an_address_that_is_empty(person: Person) -> None:
+    ran = person.run("backup", "--uri", "")
+    assert ran.code == 2, ran
+    assert "--uri is empty." in ran.err
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("mongodb://h:25080", ""),
+        ("mongodb://h:25080/?authSource=admin", ""),
+        ("mongodb://u:p%2F@h:25080,i:25080/small?replicaSet=rs", "small"),
+        ("mongodb+srv://h/my%20db", "my db"),
+        ("mongodb://u:p@h/admin", ""),
+    ],
+)
+def test_the_database_in_an_address(uri: str, name: str) -> None:
+    from deployments.cli.database_options import with_address
+
+    settings = InstallationSettings()
+    assert with_address(settings, uri, None, "").database.name == name
+    assert with_address(settings, uri, None, "other").database.name == "other"

@@ -33,6 +33,7 @@ def test_what_was_left_out_is_told_only_where_it_is_there() -> None:
     scope = Scope.of("apinizerdb", left_out=["apinizer_log", "audit_event"])
     there = [namespace(n) for n in ("apinizerdb.apinizer_log", "apinizerdb.x", "other.apinizer_log")]
     assert scope.left_out_of(there) == ["apinizerdb.apinizer_log"]
+    assert scope.idle(there) == ["audit_event"]
 
 
 @pytest.mark.parametrize(
