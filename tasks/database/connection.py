@@ -24,6 +24,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
+from tasks.database.rights import missing
 from tasks.domain.errors import (
     ForbiddenError,
     TemporaryError,
@@ -40,6 +41,10 @@ REPLY_TIMEOUT = 120.0
 _SCHEMES = ("mongodb://", "mongodb+srv://")
 _UNAUTHORIZED, _AUTHENTICATION_FAILED, _USER_NOT_FOUND, _MECHANISM_UNAVAILABLE = 13, 18, 11, 334
 # The server's own error_codes.yml: shutdown, step-down, network, killed plans and lost cursors.
+_NEXT_WITHOUT_A_RIGHT = (
+    "Give the user a role that may: `backup` in the database admin for backups, `readWrite` and `dbAdmin` on the Apinizer "
+    "database for restores. The server's log names the action that was refused."
+)
 _PASSING = {6, 7, 43, 89, 91, 112, 175, 189, 202, 237, 262, 9001, 10107, 11600, 11602, 13435, 13436}
 _CAUSES = (
     (r"certificate|SSL|TLS", "the TLS handshake failed ({})"),
@@ -195,10 +200,11 @@ def _refused(problem: OperationFailure, hosts: str, *, with_credentials: bool) -
             next="Check user, password and authSource (usually admin) of the database connection.",
         )
     if code == _UNAUTHORIZED:
+        found = missing(str((problem.details or {}).get("errmsg", "")))
         return ForbiddenError(
             f"The database user may not do this at {hosts}.",
-            observed=told,
-            next="Give the user the role `backup`, or readWrite on the Apinizer database, and try again.",
+            observed=f"{told} {found.observed}" if found else told,
+            next=found.next if found else _NEXT_WITHOUT_A_RIGHT,
         )
     if code in _PASSING or isinstance(problem, CursorNotFound | ExecutionTimeout):
         return _away(hosts, told.rstrip("."))

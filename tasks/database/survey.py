@@ -66,16 +66,18 @@ def sizes(client: Client, session: Session, found: Iterable[Collection]) -> dict
 
 
 def check_readable(client: Client, session: Session, found: Iterable[Collection]) -> str:
-    """Read a document of one collection of each database, and of all of `admin`: the read concern, `majority` or `local`.
+    """Read a document of one collection of each database, all of `admin` and all of `system.`: the read concern, `majority` or `local`.
 
-    Rights are given by database, but for the users and roles in `admin`.  Raises ForbiddenError, naming the
+    Rights are given by database, but for these (builtin_roles.cpp: buckets are no normal resource).  Raises ForbiddenError, naming the
     collection and the role, before hours are spent on others.
     """
     concern = "majority"
     seen: set[str] = set()
     for data in (collection.data for collection in found):
-        if data is not None and (data.db == "admin" or data.db not in seen):
-            seen.add(data.db)
+        # The buckets of a time series are no collection that readWrite reaches.
+        special = data is not None and (data.db == "admin" or data.collection.startswith("system."))
+        if data is not None and (special or data.db not in seen):
+            seen |= set() if special else {data.db}
             concern = _readable(client, session, data, concern)
     return concern
 

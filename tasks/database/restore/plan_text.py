@@ -39,10 +39,9 @@ def remarks(plan: RestorePlan, tool: str, *, safety_comes: bool) -> tuple[str, .
     """What is to be known of how it is done; `tool` is the program that does it, "" for this software itself."""
     found = []
     if tool:
-        why = f" {plan.native_only.happened} {plan.native_only.observed}".rstrip() if plan.native_only else ""
         found.append(
             f"{tool} does it, in place: it drops each collection before it fills it, so if it ends early collections "
-            f"are missing or hold a part of their documents until it was run again.{why}"
+            f"are missing or hold a part of their documents until it was run again."
         )
     if not safety_comes:
         if any(action.verb is Verb.MERGE for action in plan.actions):

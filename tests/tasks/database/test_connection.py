@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import yaml
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, ConnectionFailure, NotPrimaryError, OperationFailure
 
@@ -197,3 +198,15 @@ def test_driver_errors_become_this_projects(problem: Any, kind: type[UpgradeErro
     assert type(error) is kind
     assert "5c1e" not in told(error)
     assert "host:1" in str(error)
+
+
+RIGHTS = yaml.safe_load((Path(__file__).parent / "tables" / "rights.yaml").read_text())
+
+
+@pytest.mark.parametrize("case", RIGHTS, ids=[case["text"][:60] for case in RIGHTS])
+def test_a_right_that_is_missing_is_named_with_its_role(case: dict[str, Any]) -> None:
+    problem = OperationFailure("secret-5c1e", 13, {"codeName": "Unauthorized", "errmsg": case["text"]})
+    error = explain(problem, "host:1")
+    assert "5c1e" not in told(error)
+    for words in case["holds"]:
+        assert words in f"{error.observed} {error.next}"

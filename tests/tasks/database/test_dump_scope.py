@@ -14,6 +14,7 @@ from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from bson.timestamp import Timestamp
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from tasks.database import oplog_interval, readers
 from tasks.database.archive.format import CollectionEntry, Namespace, split
@@ -142,6 +143,32 @@ class TestScope:
             pytest.raises(ForbiddenError, match=r"admin\.system\.users"),
         ):
             check_readable(client, session, [found])
+
+    def test_each_that_has_rights_of_its_own_is_tried(self, uri: str) -> None:
+        spaces = [Namespace("apinizerdb", name) for name in ("a", "b", "system.buckets.s", "system.buckets.t")]
+        spaces += [Namespace("admin", "system.roles"), Namespace("admin", "system.users")]
+        found = [Collection(CollectionEntry(n, "", "collection"), CollectionMetadata(n.collection), n) for n in spaces]
+        asked = Asked()
+        with MongoClient[dict[str, Any]](uri, event_listeners=[asked]) as client, client.start_session() as session:
+            check_readable(client, session, found)
+        assert asked.names == [n.collection for n in spaces if n.collection != "b"]
+
+
+class Asked(CommandListener):
+    """The collections that were read."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name == "find":
+            self.names.append(event.command["find"])
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        """Not asked for."""
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        """Not asked for."""
 
 
 @pytest.mark.usefixtures("many")
