@@ -77,6 +77,11 @@ def _renamer(old: str, new: str, own: Own) -> Author:
     return Author.OURS if ours else Author.OTHER
 
 
+def replaces(event: Mapping[str, Any]) -> bool:
+    """Whether a collection is gone with what `event` tells."""
+    return event.get("operationType") in {"drop", "rename"}
+
+
 def told(event: Mapping[str, Any]) -> str:
     """What was done, in words for people."""
     kind = str(event.get("operationType", ""))

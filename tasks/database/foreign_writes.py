@@ -18,7 +18,7 @@ from bson import Timestamp
 from pymongo.change_stream import DatabaseChangeStream
 from pymongo.errors import OperationFailure, PyMongoError
 
-from tasks.database.change_event import Author, Own, author, collection_of, told
+from tasks.database.change_event import Author, Own, author, collection_of, replaces, told
 from tasks.database.connection import Client, explain
 from tasks.database.glance import COUNTS, OPERATIONS, Glance, Seen
 from tasks.database.logs import LOG_COLLECTIONS
@@ -50,6 +50,7 @@ class ForeignWrites:
         self._own = Own(run=run)
         self._fatal: Counter[tuple[str, str]] = Counter()
         self._logs: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
         self._aging: dict[str, bool] = {}
         self._polls = 0
         self._seen_to: Timestamp | None = None
@@ -125,8 +126,17 @@ class ForeignWrites:
         """Sentences on how was watched and what else was written."""
         with self._lock:
             lines = [_STRENGTHS.get(self.strength, "Writes of others were not watched.")]
-            lines += [f"{name} was written by others meanwhile ({count:,} changes)." for name, count in sorted(self._logs.items())]  # fmt: skip
+            lines += [self._log(name) for name in sorted(self._logs.keys() | self._lost.keys())]
             return lines + self.notes
+
+    def _log(self, name: str) -> str:
+        count, lost = self._logs[name] + self._lost[name], self._lost[name]
+        line = f"{name} was written by others meanwhile ({count:,} changes)"
+        if lost:
+            return f"{line}: {lost:,} of them, and what was written since the last backup, went with the old collection when it was replaced."  # fmt: skip
+        if name in self._own.structure and self.strength != "change stream":
+            return f"{line}: what was written since the last backup went with the old collection when it was replaced."
+        return f"{line}."
 
     def begin(self) -> Callable[[], None]:
         """Take the first look now, so that nothing later is missed; gives the work of the thread."""
@@ -229,6 +239,10 @@ class ForeignWrites:
                     self._fatal[name, told(event)] += 1
                 case Author.LOG:
                     self._logs[name] += 1
+                case Author.OURS if replaces(event):
+                    # What others wrote to a log so far was written to the collection that is gone now.
+                    for log in {name, collection_of(event, "to")} & self._logs.keys():
+                        self._lost[log] += self._logs.pop(log)
                 case _:
                     pass
             moment = event.get("clusterTime")

@@ -81,7 +81,7 @@ def restore(
         guard()
         lock = stack.enter_context(hold(client, request.database, archive.name, stop=stop))
         _require_as_found(client, request.database, found)
-        others = stack.enter_context(watch_for_others(client, request.database)) if watch_others else None
+        others = stack.enter_context(watch_for_others(client, request.database, found.run)) if watch_others else None
         kept = stack.pop_all()
     with kept:
         work = Work(

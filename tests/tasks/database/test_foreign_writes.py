@@ -210,6 +210,21 @@ def test_logs_are_named_and_do_not_end_it(client: Client, watched: ForeignWrites
     assert any(line.startswith("apinizer_log was written by others meanwhile") for line in watched.evidence())
 
 
+def test_what_went_with_a_log_that_was_replaced_is_told(client: Client, watched: ForeignWrites) -> None:
+    for i in range(3):
+        client.w.apinizer_log.insert_one({"_id": f"before {i}"})
+    watched.settle()
+    swap(client, watched, "apinizer_log")
+    watched.settle()
+    client.w.apinizer_log.insert_one({"_id": "after"})
+    watched.settle()
+    line = next(line for line in watched.evidence() if line.startswith("apinizer_log was written by others meanwhile"))
+    assert "since the last backup" in line
+    assert line.endswith("went with the old collection when it was replaced.")
+    if watched.strength == "change stream":
+        assert "(4 changes): 3 of them, and" in line
+
+
 def test_what_the_server_removes_by_age_does_not_end_it(client: Client, watched: ForeignWrites) -> None:
     client.w.token.delete_one({"_id": 1})
     if watched.strength == "operation counters":
