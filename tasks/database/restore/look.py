@@ -42,7 +42,8 @@ class Survey:
     """All that was found.  `definitions` are by the collections' number in the archive,
     `own` is what restores left.
 
-    `state` is that of an earlier run of the same archive.
+    `state` is that of an earlier run of the same archive, `given_up` are those of restores that had replaced some
+    collections and are not gone on with.
     """
 
     plan: RestorePlan
@@ -52,6 +53,7 @@ class Survey:
     state: State | None
     own: list[str] = field(default_factory=list)
     safety: Safety | None = None
+    given_up: tuple[State, ...] = ()
 
     @property
     def run(self) -> str:
@@ -136,8 +138,10 @@ def survey(
         found=found,
         under_way=frozenset(request.rename.values()) if going_on else frozenset(),
     )
-    plan = plan.model_copy(update={"sentences": (*plan.sentences, *kinship, *_told(own, run, state), *proof.unproven)})
-    return Survey(plan, proof, manifest, definitions, state, own, kept)
+    given_up = tuple(_given_up(client, request, own, run))
+    told = _told(own, run, None if state in given_up else state, given_up)
+    plan = plan.model_copy(update={"sentences": (*plan.sentences, *kinship, *told, *proof.unproven)})
+    return Survey(plan, proof, manifest, definitions, state, own, kept, given_up)
 
 
 def announced(archive: Path) -> tuple[CollectionEntry, ...]:
@@ -211,7 +215,19 @@ def _safety(path: Path | None, database: str, stop: Callable[[], bool]) -> Safet
     return Safety.of(load(path), database, path.name, digest.hexdigest())
 
 
-def _told(own: list[str], run: str, state: State | None) -> Iterator[str]:
+def _given_up(client: Client, request: RestoreRequest, own: list[str], run: str) -> Iterator[State]:
+    for each in runs_in(own) if request.give_up else ():
+        left = read_state(client, request.database, each)
+        if left is not None and left.half_done and not (each == run and left.is_of(request)):
+            yield left
+
+
+def _told(own: list[str], run: str, state: State | None, given_up: tuple[State, ...]) -> Iterator[str]:
+    for left in given_up:
+        yield (
+            f"Given up: the restore of {left.archive} that was interrupted while it put collections in their place. "
+            "What it replaced stays replaced, but for what this one brings; what waits of it is removed."
+        )
     if state is not None:
         yield f"A restore of this archive was interrupted ({state.phase}): it goes on where it was."
     if extras := [name for name in own if is_extra(name) and owner(name) != run]:

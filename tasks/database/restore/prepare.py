@@ -9,7 +9,7 @@ from tasks.database.fingerprint import Fingerprint
 from tasks.database.restore.definition import expires
 from tasks.database.restore.load import Copy, load
 from tasks.database.restore.look import Survey
-from tasks.database.restore.names import copy_name, is_extra, owner, probe_name
+from tasks.database.restore.names import aside_name, copy_name, is_extra, owner, probe_name, run_of
 from tasks.database.restore.plan import Action
 from tasks.database.restore.replay import replay
 from tasks.database.restore.state import Ready, State
@@ -96,6 +96,8 @@ def _require_right_to_modify(work: Work, survey: Survey, actions: list[Action]) 
 def _sweep(work: Work, survey: Survey, state: State) -> None:
     """Drop what restores of other archives left, and copies of this one that nobody wants."""
     wanted = {copy_name(survey.run, action.number) for action in survey.plan.loads if state.is_ready(action.number)}
+    for left in survey.given_up:
+        _take_back(work, left)
     for name in survey.own:
         # The state goes last: without it the rest would be nobody's.
         if (owner(name) != survey.run or name not in wanted) and not name.endswith(".state") and not is_extra(name):
@@ -103,6 +105,18 @@ def _sweep(work: Work, survey: Survey, state: State) -> None:
     for name in survey.own:
         if owner(name) != survey.run and name.endswith(".state"):
             work.drop(name)
+
+
+def _take_back(work: Work, left: State) -> None:
+    """What a restore that is given up had set aside, but not replaced yet, gets its name again."""
+    run = run_of(left.sha256)
+    views = [a for a in left.plan.actions if a.kind == "view" and a.number >= 0] if left.plan else []
+    aside = {**{aside_name(run, a.number): a.target.collection for a in views}, **left.extras}
+    for old, name in aside.items():
+        if work.info(old) is not None and work.info(name) is None:
+            work.own(name)
+            work.rename(old, name, over=False)
+            work.notes.append(f"{name} had been set aside by the restore that was given up: it is back.")
 
 
 def _kept(work: Work, survey: Survey, state: State, action: Action) -> bool:

@@ -17,7 +17,8 @@ class RestoreRequest(BaseModel):
     `database` is written; `source_database` is the archive's (empty: the same).  `include` and `exclude` are
     names or patterns (`*`, `?`, `[…]`) of the archive's collections; `rename` maps an archive's collection to the
     name it gets.  `exact` drops what is not in the archive, `merge` brings documents into collections that stay.
-    `other_installation` lets an archive in that is not of this one.
+    `other_installation` lets an archive in that is not of this one.  `give_up` begins though another restore was
+    interrupted while it put collections in their place.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class RestoreRequest(BaseModel):
     exact: bool = False
     merge: MergeRule | None = None
     other_installation: bool = False
+    give_up: bool = False
 
     @property
     def source(self) -> str:

@@ -36,6 +36,11 @@ _NOT_REPLACED = (
     "No collection was replaced. What was loaded waits beside them, in collections called apinizer-restore.…: "
     "restoring again goes on from there."
 )
+_AFTER_HALF = (
+    "This restore replaced no collection, but one that was given up had replaced some: start nothing on this database "
+    "before this one is done. What was loaded waits in collections called apinizer-restore.…: restoring again goes on "
+    "from there."
+)
 _HALF = (
     "Each collection is whole, either as it was or as it is in the archive, but one whose kind changes (a view, a "
     "time series) may be missing; every one that is not in its place yet "
@@ -113,8 +118,9 @@ def _restore(
 ) -> RestorePlan:
     """Both halves, or what an earlier run left of them; gives the plan that was carried out."""
     left = found.state
-    half = left is not None and left.phase == "swapping"
-    with _safe(work.client, _HALF if half else _NOT_REPLACED):
+    half = left is not None and left.phase == "swapping" and left.is_of(request)
+    before = _AFTER_HALF if found.given_up or (left and left.after_half) else _NOT_REPLACED
+    with _safe(work.client, _HALF if half else before):
         # What is to happen is decided by what is there now; of the earlier run only what it did counts.
         state = go_on(work, found, left, teller) if left and half else _begin(work, found, request, left)
         state = prepare(work, archive, found, state, teller)
@@ -173,8 +179,13 @@ def _nobody(*_collections: str, data: bool = False) -> None:
 
 def _begin(work: Work, found: Survey, request: RestoreRequest, left: State | None) -> State:
     """The state of a new run; copies that an earlier run of the same archive checked stay good."""
-    before = left.ready if left else {}
-    state = State(sha256=found.proof.sha256, archive=found.plan.archive, request=request, ready=before)
+    state = State(
+        sha256=found.proof.sha256,
+        archive=found.plan.archive,
+        request=request,
+        ready=left.ready if left else {},
+        after_half=bool(found.given_up) or (left is not None and left.after_half),
+    )
     work.keep(state)
     return state
 

@@ -46,7 +46,8 @@ class State(BaseModel):
     `loading`: nothing of the database was replaced; `ready` are the checked copies by their number.
     `swapping`: all copies were ready and `plan` is being carried out, `done` of it; only going on makes the
     database whole.  `notes` and `problems` are what to tell of what is done, `extras` what an exact restore set
-    aside: the live name by the name that it has meanwhile.
+    aside: the live name by the name that it has meanwhile.  `after_half`: a restore was given up for this one that
+    had replaced some collections, so the database is half of each until this one is done.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,10 +62,17 @@ class State(BaseModel):
     notes: tuple[str, ...] = ()
     problems: tuple[dict[str, str], ...] = ()
     extras: dict[str, str] = {}
+    after_half: bool = False
+
+    @property
+    def half_done(self) -> bool:
+        """Whether the database is half what it was and half what an archive holds."""
+        return self.phase == "swapping" or self.after_half
 
     def is_of(self, request: RestoreRequest) -> bool:
-        """Whether the same was asked for; that another installation's archive is let in does not matter."""
-        return self.request == request.model_copy(update={"other_installation": self.request.other_installation})
+        """Whether the same was asked for; what is let in or given up for it does not matter."""
+        leave = {"other_installation": self.request.other_installation, "give_up": self.request.give_up}
+        return self.request == request.model_copy(update=leave)
 
     def is_ready(self, number: int) -> bool:
         """Whether the copy of the archive's `number`th collection was checked."""
@@ -113,12 +121,12 @@ def require_none_half_done(client: Client, database: str) -> None:
     """
     for run in runs_in(client[database].list_collection_names(filter={"name": {"$regex": f"^{re.escape(PREFIX)}"}})):
         left = read_state(client, database, run)
-        if left is not None and left.phase == "swapping":
+        if left is not None and left.half_done:
             raise BlockedError(
                 f"A restore of {database} was interrupted while it put collections in their place.",
                 observed=f"Archive {left.archive}, SHA-256 {left.sha256[:12]}…",
                 next="Restore that archive again with the same options: it goes on where it was. "
-                f"To give it up, drop the collection {state_name(run)}.",
+                "To put another one back instead, such as the backup of before it, restore that with --give-up.",
             )
 
 

@@ -6,7 +6,6 @@ from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.connection import Client
 from tasks.database.kinship import IdSampler, Kinship, look_up
 from tasks.database.proof import Proof
-from tasks.database.restore.names import run_of, state_name
 from tasks.database.restore.plan import select
 from tasks.database.restore.request import Archived, Refusal, RestoreRequest
 from tasks.database.restore.state import State, read_state, runs_in
@@ -59,11 +58,13 @@ def _unfinished(
     client: Client, request: RestoreRequest, own: list[str], run: str, state: State | None
 ) -> Iterator[Refusal]:
     """A restore that was putting collections in place comes first: the database is half the one, half the other."""
-    if state is not None and state.phase == "swapping" and not state.is_of(request):
+    if request.give_up:
+        return
+    if state is not None and state.half_done and not state.is_of(request):
         yield _half_done(state, request.database, "asked otherwise")
     for other in runs_in(own):
         left = read_state(client, request.database, other) if other != run else None
-        if left is not None and left.phase == "swapping":
+        if left is not None and left.half_done:
             yield _half_done(left, request.database, f"of {left.archive}")
 
 
@@ -74,7 +75,7 @@ def _half_done(state: State, database: str, which: str) -> Refusal:
         observed=f"Archive {state.archive}, SHA-256 {state.sha256[:12]}…, asked for: "
         f"{state.request.model_dump_json(exclude_defaults=True)}.",
         next="Restore that archive again with the same options: it goes on where it was. "
-        f"To give it up, drop the collection {state_name(run_of(state.sha256))}.",
+        "To put this one back instead, add --give-up.",
     )
 
 

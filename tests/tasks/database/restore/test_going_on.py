@@ -15,6 +15,7 @@ from tasks.database.proof import prove
 from tasks.database.restore.names import own_of
 from tasks.database.restore.plan import RestoreRequest
 from tasks.database.restore.progress import RestoreProgress
+from tasks.database.restore.state import require_none_half_done
 from tasks.domain.errors import BlockedError, StoppedError, TemporaryError, UnprovenError, UpgradeError
 from tests.tasks.database.restore.test_run import written
 from tests.tasks.database.restore.world import DB, Client, Wire, backup, picture, put_back
@@ -246,6 +247,44 @@ def test_a_half_done_restore_stays_half_done_while_it_loads_anew(archive: Path, 
     assert picture(client) == before
 
 
+def test_a_half_done_restore_can_be_given_up_for_the_backup_of_before(
+    archive: Path, client: Client, uri: str, tmp_path: Path
+) -> None:
+    for name in "abc":
+        client[DB][name].update_many({}, {"$set": {"v": "of now"}})
+    before = picture(client)
+    safety = backup(uri, tmp_path / "safety")
+    with pytest.raises(TemporaryError):
+        put_back(uri, archive, guard=ended_after(client, 1))
+    with pytest.raises(BlockedError, match="--give-up"):
+        put_back(uri, safety)
+    reached = threading.Event()
+    with pytest.raises(StoppedError) as caught:
+        put_back(uri, safety, ask(give_up=True), progress=once_in("load", reached.set), stop=reached.is_set)
+    assert "start nothing on this database" in caught.value.safe
+    # It is half of each still.
+    with pytest.raises(BlockedError, match="interrupted while it put collections"):
+        put_back(uri, archive)
+    with pytest.raises(BlockedError, match="interrupted while it put collections"):
+        require_none_half_done(client, DB)
+    put_back(uri, safety)
+    assert picture(client) == before
+    require_none_half_done(client, DB)
+
+
+def test_the_same_archive_asked_for_otherwise_gives_the_former_up(archive: Path, client: Client, uri: str) -> None:
+    before = picture(client)
+    client[DB]["b"].update_many({}, {"$set": {"v": "of now"}})
+    client[DB]["c"].update_many({}, {"$set": {"v": "of now"}})
+    with pytest.raises(TemporaryError):
+        put_back(uri, archive, guard=ended_after(client, 1))
+    evidence = put_back(uri, archive, ask(include=("b",), give_up=True))
+    assert any("Given up" in note for note in evidence.notes)
+    assert picture(client)["b"] == before["b"]
+    assert picture(client).keys() == before.keys()
+    assert client[DB]["c"].find_one({"v": "of now"})
+
+
 # --- what an exact restore drops
 
 
@@ -308,6 +347,10 @@ def test_what_was_set_aside_when_it_died_is_compared_again(exact: tuple[Path, Pa
     assert not aside()
     assert client[DB]["audit_event"].count_documents({}) == 2
     client[DB]["audit_event"].delete_one({"_id": 3})
+    with pytest.raises(TemporaryError):
+        put_back(uri, archive, ask(exact=True), safety=safety, guard=guard)
+    put_back(uri, archive, ask(give_up=True, include=("a",)))
+    assert client[DB]["audit_event"].count_documents({}) == 1
     put_back(uri, archive, ask(exact=True), safety=safety)
     assert not {"audit_event", name}.intersection(client[DB].list_collection_names())
 

@@ -94,9 +94,14 @@ def test_who_is_elsewhere_lives_as_long_as_the_beat_goes_on(
     assert picture(client) == before
 
 
-def test_who_lost_it_says_to_whom_and_leaves_it_alone(client: Client, uri: str) -> None:
+def test_who_lost_it_says_to_whom_and_leaves_it_alone(
+    client: Client, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_database(uri) as one, hold(one, DB, "mine.archive") as held:
         held.check()
+        monkeypatch.setattr(lock, "LEASE", 3.0)
+        with pytest.raises(BlockedError, match=r"(?s)Another restore.*mine\.archive"), hold(one, DB, "x.archive"):
+            pytest.fail("two at once")
         client[DB][LOCK].replace_one({}, {key: value for key, value in holder().items() if key != "_id"})
         held._sure = 0.0
         with pytest.raises(BlockedError, match=r"(?s)lost the right.*other\.archive"):
@@ -130,9 +135,10 @@ def process() -> Iterator[Callable[[str, Path], "subprocess.Popen[str]"]]:
         one.communicate()
 
 
+@pytest.mark.parametrize("moment", [("create", 0), ("renameCollection", 0)])
 def test_a_frozen_one_that_wakes_writes_nothing_more(
     archive: Path, client: Client, uri: str, wire: Wire, monkeypatch: pytest.MonkeyPatch,
-    process: Callable[[str, Path], "subprocess.Popen[str]"],
+    process: Callable[[str, Path], "subprocess.Popen[str]"], moment: tuple[str, int],
 ) -> None:  # fmt: skip
     before = picture(client)
     client[DB]["a"].update_many({}, {"$set": {"v": "of now"}})
@@ -145,7 +151,7 @@ def test_a_frozen_one_that_wakes_writes_nothing_more(
         frozen.set()
         return False
 
-    wire.arm(("renameCollection", 0), freeze, after=True)
+    wire.arm(moment, freeze, after=True)
     child.append(process(wire.uri, archive))
     known.set()
     assert frozen.wait(60)
