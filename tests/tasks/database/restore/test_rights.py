@@ -37,7 +37,8 @@ def test_a_view_is_made_anew_where_it_may_not_be_changed(
     owner[DB].create_collection("seen", viewOn="a", pipeline=[{"$match": {"x": 1}}])
     before = picture(owner)
     archive = backup(login(), tmp_path)
-    owner[DB].command({"collMod": "seen", "viewOn": "a", "pipeline": [{"$match": {"x": 2}}]})
+    owner[DB].drop_collection("seen")
+    owner[DB].create_collection("seen", viewOn="a", pipeline=[{"$match": {"x": 2}}])
     put_back(login("writer", "writer"), archive)
     assert picture(owner) == before
 
