@@ -28,6 +28,7 @@ def restore(
     exact: bool = False,  # noqa: FBT001, FBT002 - a field of the form
     merge: str = "",
     other_installation: bool = False,  # noqa: FBT001, FBT002
+    give_up: bool = False,  # noqa: FBT001, FBT002
     safety_backup: bool = True,  # noqa: FBT001, FBT002
     ask_cluster: bool = True,  # noqa: FBT001, FBT002
     backup_dir: str = "",
@@ -45,6 +46,7 @@ def restore(
         exact: Drop collections that the archive does not hold, so that the database is what it was then and nothing else.
         merge: Bring documents into collections that stay: ours, theirs or newest:FIELD decides where both have one of the same _id.
         other_installation: Take an archive that is of another installation.
+        give_up: Begin though another restore is half done; what that one put in place already is replaced or left.
         safety_backup: Back up the database as it is now, and prove that backup, before anything is replaced.
         ask_cluster: See that no manager runs, before and all the while. Only for a database that no cluster's manager uses is it off.
         backup_dir: The folder for that backup; the installation's own, or ./backups, if empty.
@@ -68,6 +70,7 @@ def restore(
             exact=exact,
             merge=MergeRule.parse(merge) if merge else None,
             other_installation=other_installation,
+            give_up=give_up,
         )
         planned = run.submit(plan_restore, installation, source.manager, archive, request, order, safety_backup)
         safety = None

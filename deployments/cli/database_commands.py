@@ -91,6 +91,7 @@ def restore(
     exact: db.Exact = False,
     merge: db.Merge = "",
     from_other_installation: db.OtherInstallation = False,
+    give_up: db.GiveUp = False,
     engine: db.Engine = None,
     ssh: db.Ssh = "",
     backup_dir: opt.BackupDir = "",
@@ -116,6 +117,7 @@ def restore(
         exact=exact,
         merge=merge,
         other_installation=from_other_installation,
+        give_up=give_up,
         safety_backup=not no_safety_backup,
         ask_cluster=not no_cluster,
     )

@@ -106,6 +106,12 @@ Merge = Annotated[
 OtherInstallation = Annotated[
     bool, typer.Option("--from-other-installation", help="Take an archive that is of another installation.")
 ]
+GiveUp = Annotated[
+    bool,
+    typer.Option(
+        "--give-up", help="Begin though another restore is half done: what it put in place already is replaced or left."
+    ),
+]
 NoSafetyBackup = Annotated[
     bool, typer.Option("--no-safety-backup", help="Do not back up the database as it is now before it is replaced.")
 ]

@@ -49,6 +49,7 @@ class RestoreWish(BaseModel):
     exact: bool = False
     merge: str = ""
     other_installation: bool = False
+    give_up: bool = False
     safety_backup: bool = True
     ask_cluster: bool = True
 
@@ -63,6 +64,7 @@ class RestoreWish(BaseModel):
             exact=self.exact,
             merge=MergeRule.parse(self.merge) if self.merge else None,
             other_installation=self.other_installation,
+            give_up=self.give_up,
         )
 
 
@@ -220,6 +222,7 @@ def _run(wish: RestoreWish) -> dict[str, Any]:
         exact=wish.exact,
         merge=wish.merge,
         other_installation=wish.other_installation,
+        give_up=wish.give_up,
         safety_backup=wish.safety_backup,
         ask_cluster=wish.ask_cluster,
     )

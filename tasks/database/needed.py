@@ -60,11 +60,18 @@ def archives_in(*directories: Path) -> list[Path]:
 
 @contextmanager
 def needed_for_restore(
-    need: Need, archive: Path, safety: Path | None, directory: Path, say: Callable[[str], None]
+    need: Need,
+    archive: Path,
+    safety: Path | None,
+    directory: Path,
+    say: Callable[[str], None],
+    *,
+    give_up: bool = False,
 ) -> Iterator[None]:
     """While the context lasts, and after it unless the restore was completed or never began, both backups are marked.
 
-    Once it is completed, so are the former tries of it, whose backups are in the folders of these two or `directory`.
+    Once it is completed, so are the former tries of it, whose backups are in the folders of these two or `directory`;
+    with `give_up` every restore of that database has ended with it.
     Raises UsageError where `safety` cannot be marked; an archive in a place that cannot be written to is told.
     """
     marked = [safety] if safety and pin(safety, need) else []
@@ -78,6 +85,11 @@ def needed_for_restore(
         if error.safe == NOTHING_CHANGED:
             release(marked, need.of_same)
         raise
+
+    def over(other: Need) -> bool:
+        given_up = give_up and (other.run, other.database, other.hosts) == ("restore", need.database, need.hosts)
+        return given_up or need.of_same(other)
+
     places = {path.parent for path in (archive, safety) if path} | {directory}
-    for sentence in release([archive, *archives_in(*sorted(places))], need.of_same):
+    for sentence in release([archive, *archives_in(*sorted(places))], over):
         say(sentence)

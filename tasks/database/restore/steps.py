@@ -163,7 +163,7 @@ def restore_archive(
         address = address_of(connected(installation), manager)
         need = need_of(address, "restore", archive=Path(archive).name)
         kept = Path(safety) if safety else None
-        with needed_for_restore(need, Path(archive), kept, Path(order.directory), say):
+        with needed_for_restore(need, Path(archive), kept, Path(order.directory), say, give_up=request.give_up):
             evidence = put_back(
                 address.uri,
                 Path(archive),

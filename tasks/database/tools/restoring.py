@@ -107,7 +107,7 @@ class _Run:
         """Run the tool, drop what an exact restore drops, compare."""
         filled = [*self._plan.of(Verb.REPLACE), *self._plan.of(Verb.CREATE)]
         dropped = self._plan.of(Verb.DROP)
-        with self._told(), watch_for_others(self._client, self._plan.database) as others:
+        with self._told(), watch_for_others(self._client, self._plan.database, self._found.run) as others:
             work = Work(
                 self._client, self._plan.database, guard=lambda: self._go_on(others), stop=self._stop,
                 patience=Patience(self._client, stop=self._stop),

@@ -444,6 +444,14 @@ class TestNeeded:
         assert needed() == {archive, first}
         run(second, None)
         assert needed() == set()
+        pin(first, self.need)
+        other = self.need.model_copy(update={"archive": "b.archive"})
+        with needed_for_restore(other, archive, second, tmp_path, pytest.fail):
+            pass
+        assert needed() == {first}
+        with needed_for_restore(other, archive, second, tmp_path, pytest.fail, give_up=True):
+            pass
+        assert needed() == set()
 
     def test_without_a_manifest_or_the_right_to_write(
         self, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
