@@ -207,9 +207,14 @@ def _view(work: Work, survey: Survey, action: Action) -> None:
     if there is not None and kind_of(there) == "collection":
         work.rename(target, aside)
         there = None
-    if there is None or kind_of(there) != "view" or ((odd := option_differences(definition.options, there["options"])) and not (
-        set(odd) <= {"viewOn", "pipeline"} and _redefined(work, target, definition.options)
-    )):
+    if (
+        there is None
+        or kind_of(there) != "view"
+        or (
+            (odd := option_differences(definition.options, there["options"]))
+            and not (set(odd) <= {"viewOn", "pipeline"} and _redefined(work, target, definition.options))
+        )
+    ):
         work.create(target, definition.options)
     work.settle(target, definition)
     if work.info(aside) is not None:

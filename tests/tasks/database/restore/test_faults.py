@@ -262,7 +262,9 @@ def test_who_lost_the_lock_while_it_waited_writes_no_more(
         put_back(wire.uri, archive, guard=guard)
     # Commands of other collections may have been on their way at that moment, one for each lane; the last removes
     # the restore's own lock.
-    *written, unlocked = [name for name in wire.commands[cut[0] :] if name in {"insert", "create", "renameCollection", "drop"}]
+    *written, unlocked = [
+        name for name in wire.commands[cut[0] :] if name in {"insert", "create", "renameCollection", "drop"}
+    ]
     assert unlocked == "drop"
     assert len(written) <= 2
     assert_each_is_whole(client, before, after)
