@@ -1,6 +1,7 @@
 """Real servers for the database tests: SecantusDB, which speaks MongoDB's wire protocol, in processes of their own."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -43,8 +44,13 @@ def _server(storage: str, port: int, *options: str, asked: str = "", pids: list[
             client.admin.command("hello")
         yield address
     finally:
+        process.send_signal(signal.SIGCONT)  # A test may have made it silent.
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # Connections that nobody closed hold it up.
+            process.kill()
+            process.wait(10)
 
 
 def _free_port() -> int:
