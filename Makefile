@@ -29,7 +29,7 @@ lint: .venv/.testing
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m "not e2e" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not e2e" -n 3 --dist loadfile
 
 # The backup against a server that only replays, beside what compression alone does: make bench GIGABYTES=50
 bench: .venv/.testing
