@@ -60,10 +60,12 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def uri() -> Iterator[str]:
-    """A server without login."""
-    with _server(":memory:", _free_port()) as address:
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server without login; on the disk, for one in memory runs out of it, its oplog keeps all that was written."""
+    storage = tmp_path_factory.mktemp("open")
+    with _server(str(storage), _free_port()) as address:
         yield f"mongodb://{address}/?directConnection=true"
+    shutil.rmtree(storage, ignore_errors=True)
 
 
 @pytest.fixture
