@@ -8,13 +8,13 @@ Source: bsonspec.org and the server's `find` and `getMore` commands.
 import struct
 from collections.abc import Iterator
 
+from tasks.database.bson_layout import ARRAY, CODE, DOCUMENT, INT64, SYMBOL, TEXT, after
+
 _INT32 = struct.Struct("<i")
 _INT64 = struct.Struct("<q")
-_FIXED = {0x01: 8, 0x06: 0, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x11: 8, 0x12: 8, 0x13: 16, 0x7F: 0, 0xFF: 0}  # fmt: skip
-_STRINGS = (0x02, 0x0D, 0x0E)
+_STRINGS = (TEXT, CODE, SYMBOL)
 _SMALLEST = 5  # A document without fields.
 _RUN = 1000  # Members that one expression takes: it goes on to its end though the array may be over.
-_DOCUMENT, _ARRAY, _BINARY, _REGEX, _POINTER, _SCOPED_CODE, _LONG = 0x03, 0x04, 0x05, 0x0B, 0x0C, 0x0F, 0x12
 
 
 _DAMAGED = (IndexError, ValueError, struct.error)
@@ -72,11 +72,11 @@ def cut(reply: bytes) -> Batch:
 def _cut(reply: bytes) -> Batch:
     cursor, batch, namespace = None, None, ""
     for name, kind, start in _elements(reply, 0):
-        if name == b"cursor" and kind == _DOCUMENT:
+        if name == b"cursor" and kind == DOCUMENT:
             for inner, inner_kind, at in _elements(reply, start):
-                if inner == b"id" and inner_kind == _LONG:
+                if inner == b"id" and inner_kind == INT64:
                     cursor = _INT64.unpack_from(reply, at)[0]
-                elif inner in {b"firstBatch", b"nextBatch"} and inner_kind == _ARRAY:
+                elif inner in {b"firstBatch", b"nextBatch"} and inner_kind == ARRAY:
                     batch = at
                 elif inner == b"ns" and inner_kind in _STRINGS:
                     namespace = reply[at + 4 : at + 3 + _INT32.unpack_from(reply, at)[0]].decode()
@@ -97,29 +97,9 @@ def _elements(raw: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
         kind = raw[at]
         zero = raw.index(0, at + 1, end)
         yield raw[at + 1 : zero], kind, zero + 1
-        at = _after(raw, kind, zero + 1)
+        at = after(raw, kind, zero + 1)
     if at != end or raw[end]:
         raise ReplyError("a document's length is wrong")
-
-
-def _after(raw: bytes, kind: int, at: int) -> int:
-    """The offset after the value of type `kind` at `at`."""
-    if kind in _FIXED:
-        return at + _FIXED[kind]
-    if kind == _REGEX:
-        return raw.index(0, raw.index(0, at) + 1) + 1
-    length: int = _INT32.unpack_from(raw, at)[0]
-    if length < 0:
-        raise ReplyError("a value's length is negative")
-    if kind in {_DOCUMENT, _ARRAY, _SCOPED_CODE}:
-        return at + length
-    if kind in _STRINGS:
-        return at + 4 + length
-    if kind == _BINARY:
-        return at + 5 + length
-    if kind == _POINTER:
-        return at + 4 + length + 12
-    raise ReplyError(f"a value has the unknown type {kind:#x}")
 
 
 def _members(raw: bytes, start: int) -> list[bytes]:
@@ -141,7 +121,7 @@ def _members(raw: bytes, start: int) -> list[bytes]:
         run = [
             raw[(begin := at + width) : (at := begin + length_at(raw, begin)[0])]
             for _ in range(min(_RUN, 10**digits - number))
-            if raw[at] == _DOCUMENT
+            if raw[at] == DOCUMENT
         ]
         # A length that is negative or beyond the end makes a piece shorter than the way that was gone.
         if not run or sum(map(len, run)) + width * len(run) != at - before or min(map(len, run)) < _SMALLEST:

@@ -16,11 +16,23 @@ from bson import Decimal128
 from bson.raw_bson import RawBSONDocument
 
 from tasks.database.archive.metadata import EXACT
+from tasks.database.bson_layout import (
+    ARRAY,
+    BOOLEAN,
+    DATE,
+    DECIMAL,
+    DOCUMENT,
+    DOUBLE,
+    INT32,
+    INT64,
+    NULL,
+    OBJECT_ID,
+    SYMBOL,
+    TEXT,
+    TIMESTAMP,
+    after,
+)
 
-DOUBLE, TEXT, DOCUMENT, ARRAY, BINARY, UNDEFINED, OBJECT_ID, BOOLEAN, DATE, NULL = range(0x01, 0x0B)
-SYMBOL, INT32, TIMESTAMP, INT64, DECIMAL = 0x0E, 0x10, 0x11, 0x12, 0x13
-_REGEX, _POINTER, _CODE, _SCOPED_CODE = 0x0B, 0x0C, 0x0D, 0x0F
-_FIXED = {DOUBLE: 8, UNDEFINED: 0, OBJECT_ID: 12, BOOLEAN: 1, DATE: 8, NULL: 0, INT32: 4, TIMESTAMP: 8, INT64: 8, DECIMAL: 16, 0x7F: 0, 0xFF: 0}  # fmt: skip
 _NUMBERS = frozenset({DOUBLE, INT32, INT64, DECIMAL})
 _TEXTS = frozenset({TEXT, SYMBOL})
 
@@ -55,9 +67,9 @@ def elements(document: bytes) -> Iterator[tuple[bytes, Element]]:
         while at < end:
             kind = document[at]
             begin = document.index(0, at + 1, end) + 1
-            after = _after(document, kind, begin)
-            yield document[at + 1 : begin - 1], Element(kind, document[begin:after])
-            at = after
+            end_of_value = after(document, kind, begin)
+            yield document[at + 1 : begin - 1], Element(kind, document[begin:end_of_value])
+            at = end_of_value
     except (struct.error, IndexError) as problem:
         raise ValueError("a document is cut short") from problem
     if at != end:
@@ -153,23 +165,3 @@ def _number(element: Element) -> Decimal | str:
         return Decimal(_INT64.unpack(value)[0])
     number = Decimal(_DOUBLE.unpack(value)[0]) if kind == DOUBLE else Decimal128.from_bid(value).to_decimal()
     return "NaN" if number.is_nan() else number
-
-
-def _after(raw: bytes, kind: int, at: int) -> int:
-    """The offset after the value of type `kind` at `at`."""
-    if kind in _FIXED:
-        return at + _FIXED[kind]
-    if kind == _REGEX:
-        return raw.index(0, raw.index(0, at) + 1) + 1
-    length: int = _INT32.unpack_from(raw, at)[0]
-    if length < 0:
-        raise ValueError("a value's length is negative")
-    if kind in {DOCUMENT, ARRAY, _SCOPED_CODE}:
-        return at + length
-    if kind in {TEXT, SYMBOL, _CODE}:
-        return at + 4 + length
-    if kind == BINARY:
-        return at + 5 + length
-    if kind == _POINTER:
-        return at + 4 + length + 12
-    raise ValueError(f"a value has the unknown type {kind:#x}")

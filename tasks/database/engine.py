@@ -17,12 +17,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from tasks.database.scope import Scope
+from tasks.database.server_version import VIEWLESS_TIME_SERIES, numbers
 from tasks.domain.errors import BlockedError, UsageError
 
 FIRST_WITH_CONFIG = (100, 3, 0)
 """The release of the MongoDB Database Tools whose `--config` takes password and URI from a file."""
-
-_VIEWLESS_TIME_SERIES = (8, 3)
 
 
 class Engine(StrEnum):
@@ -101,7 +100,7 @@ def choose(wish: Engine, facts: EngineFacts, scope: Scope | None = None) -> Choi
 
 def native_limit(server_version: str, types: Iterable[str]) -> str:
     """Why the native engine cannot archive collections of these types from this server; empty where it can."""
-    if "timeseries" in types and numbers(server_version) >= _VIEWLESS_TIME_SERIES:
+    if "timeseries" in types and numbers(server_version) >= VIEWLESS_TIME_SERIES:
         return f"Server {server_version} keeps time series without the buckets that the archive format stores."
     return ""
 
@@ -117,16 +116,6 @@ def tool_limit(scope: Scope) -> str:
     if scope.left_out and scope.whole_server:
         return "mongodump leaves collections out only of one database, not of the whole server."
     return ""
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: (100, 9, 4) of `100.9.4` and of `r100.9.4-2-gabc`."""
-    found = []
-    for part in version.strip().lstrip("rv").split("-", maxsplit=1)[0].split("."):
-        if not part.isdecimal():
-            break
-        found.append(int(part))
-    return tuple(found)
 
 
 def _tool_cannot(facts: EngineFacts, scope: Scope | None) -> str:

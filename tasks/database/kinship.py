@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tasks.database.archive.format import split
+from tasks.database.bson_layout import BINARY, OBJECT_ID, TEXT
 from tasks.database.connection import Client
-from tasks.database.element import BINARY, OBJECT_ID, TEXT, Element, filter_of, id_of, key
+from tasks.database.element import Element, filter_of, id_of, key
 from tasks.database.listing import batches, identities
 from tasks.database.logs import LOG_COLLECTIONS
 

@@ -14,6 +14,7 @@ from tasks.database.archive.metadata import EXACT, CollectionMetadata
 from tasks.database.batch import Batch, cut
 from tasks.database.connection import Client
 from tasks.database.scope import skipped_as_system
+from tasks.database.server_version import VIEWLESS_TIME_SERIES
 
 Session = ClientSession
 
@@ -21,7 +22,6 @@ BATCH_BYTES = 4 * 1024 * 1024
 """What a batch is asked to hold: enough that asking costs nothing, and small, for several are in memory."""
 
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-_VIEWLESS_TIME_SERIES = (8, 3)
 _NAMESPACE_NOT_FOUND = 26
 _FIRST = 101  # Documents that a server gives when it is not told.
 _EMPTY = 5  # Bytes of an array without members.
@@ -106,7 +106,7 @@ def _described(
     data: Namespace | None = namespace
     if kind == "view":
         data = None
-    elif kind == "timeseries" and server < _VIEWLESS_TIME_SERIES:
+    elif kind == "timeseries" and server < VIEWLESS_TIME_SERIES:
         data = Namespace(database, f"system.buckets.{name}")
     return Collection(CollectionEntry(namespace, metadata.encode(), kind), metadata, data)
 

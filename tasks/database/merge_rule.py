@@ -6,7 +6,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tasks.database.archive.metadata import CollectionMetadata
-from tasks.database.element import NULL, UNDEFINED, Element, at_path, compare
+from tasks.database.bson_layout import NULL, UNDEFINED
+from tasks.database.element import Element, at_path, compare
 from tasks.domain.errors import UsageError
 
 _FORMS = "ours, theirs or newest:FIELD"

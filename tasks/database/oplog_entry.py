@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tasks.database.archive.format import Namespace
-from tasks.database.element import BOOLEAN, DOCUMENT, INT32, TEXT, Element, build, elements, fields, id_of
+from tasks.database.bson_layout import BOOLEAN, DOCUMENT, INT32, TEXT
+from tasks.database.element import Element, build, elements, fields, id_of
 from tasks.database.oplog_update import updated
 from tasks.domain.errors import UnprovenError
 

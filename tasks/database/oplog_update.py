@@ -9,20 +9,8 @@ same interval puts it right.
 from collections.abc import Callable
 from functools import partial
 
-from tasks.database.element import (  # fmt: skip
-    ARRAY,
-    BOOLEAN,
-    DOCUMENT,
-    INT32,
-    INT64,
-    NULL_ELEMENT,
-    TEXT,
-    Element,
-    array,
-    build,
-    elements,
-    fields,
-)
+from tasks.database.bson_layout import ARRAY, BOOLEAN, DOCUMENT, INT32, INT64, TEXT
+from tasks.database.element import NULL_ELEMENT, Element, array, build, elements, fields
 
 _EMPTY = Element(DOCUMENT, build({}))
 _DESCRIBED = frozenset({b"updatedFields", b"removedFields", b"truncatedArrays"})

@@ -19,9 +19,9 @@ from tasks.database.readers import read_all
 from tasks.database.restore.names import is_own
 from tasks.database.run import DISTRIBUTION, tool_version
 from tasks.database.scope import Scope
+from tasks.database.server_version import VIEWLESS_TIME_SERIES
 from tasks.domain.errors import StoppedError, UnprovenError
 
-_VIEWLESS_TIME_SERIES = (8, 3)
 _LOOKS = 3
 
 
@@ -178,7 +178,7 @@ class Pass:
         return since
 
     def _note_what_is_odd(self, collection: Collection) -> None:
-        if collection.metadata.type == "timeseries" and self._seen.numbers >= _VIEWLESS_TIME_SERIES:
+        if collection.metadata.type == "timeseries" and self._seen.numbers >= VIEWLESS_TIME_SERIES:
             raise UnprovenError(
                 f"The time series {collection.entry.namespace} cannot be read from this server natively.",
                 observed=f"Server {self._seen.server_version} keeps time series without the buckets that the format archives.",

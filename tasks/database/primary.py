@@ -6,6 +6,7 @@ from pymongo.errors import OperationFailure
 
 from tasks.database.connection import Client
 from tasks.database.manifest import SourceRecord
+from tasks.database.server_version import numbers
 from tasks.domain.errors import TemporaryError, UsageError
 
 
@@ -28,8 +29,7 @@ class Primary:
     @property
     def numbers(self) -> tuple[int, ...]:
         """The version to compare with: `(7, 0, 12)`."""
-        parts = self.server_version.split("-", maxsplit=1)[0].split(".")
-        return tuple(int(part) for part in parts if part.isdecimal())
+        return numbers(self.server_version)
 
 
 def primary(client: Client) -> Primary:

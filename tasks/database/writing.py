@@ -15,8 +15,9 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
 from tasks.database.archive.format import Namespace
+from tasks.database.bson_layout import TIMESTAMP
 from tasks.database.connection import Client, explain
-from tasks.database.element import TIMESTAMP, Element, build, elements
+from tasks.database.element import Element, build, elements
 from tasks.domain.errors import TemporaryError, UnprovenError
 
 _BYPASS = {"bypassEmptyTsReplacement": True}

@@ -67,6 +67,26 @@ def test_a_database_that_is_away_in_mid_dump(provided: Provide, world: World, sa
     assert not any(secret in str(told) for secret in world.secrets())
 
 
+def test_neither_a_backup_nor_an_upgrade_of_a_half_restored_database(
+    provided: Provide, world: World, backups: Path
+) -> None:
+    from flows.backup import backup
+    from flows.upgrade import upgrade
+    from tasks.database.restore.request import RestoreRequest
+    from tasks.database.restore.state import State, write_state
+
+    state = State(sha256="0" * 64, archive="x", request=RestoreRequest(database="apinizerdb"), phase="swapping")
+    with opened(world.sandbox.mongo_uri) as database:
+        write_state(database.client, database.name, state)
+    before = snapshot(world.sandbox.mongo_uri), world.generations()
+    name = provided()
+    for run in (lambda: backup(installation=name), lambda: upgrade(to=NEW, installation=name)):
+        with pytest.raises(BlockedError, match="interrupted while it put collections"):
+            run()
+    assert (snapshot(world.sandbox.mongo_uri), world.generations()) == before
+    assert archives(backups) == []
+
+
 def test_a_second_server_and_a_scratch_database(provided: Provide, world: World, backups: Path) -> None:
     from flows.backup import backup
     from flows.verify import verify

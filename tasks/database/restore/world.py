@@ -9,8 +9,8 @@ from tasks.database.proof import Proof
 from tasks.database.restore.plan import select
 from tasks.database.restore.request import Archived, Refusal, RestoreRequest
 from tasks.database.restore.state import State, read_state, runs_in
+from tasks.database.server_version import VIEWLESS_TIME_SERIES, numbers
 
-_VIEWLESS_TIME_SERIES = (8, 3)
 _TELLING_SIZE = 10_000_000
 
 
@@ -118,9 +118,8 @@ def _unfit_time_series(
     if not series:
         return
     version = client.admin.command("buildInfo")["version"]
-    numbers = tuple(int(part) for part in str(version).split("-")[0].split(".") if part.isdecimal())
     whole = [one for one in series if not proof.namespaces[one.number].data.startswith("system.buckets.")]
-    if numbers >= _VIEWLESS_TIME_SERIES or whole:
+    if numbers(str(version)) >= VIEWLESS_TIME_SERIES or whole:
         yield Refusal(
             kind="unproven",
             happened=f"Time series cannot be restored natively here: {', '.join(s.namespace.collection for s in series)}.",

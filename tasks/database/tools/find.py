@@ -5,7 +5,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.database.engine import FIRST_WITH_CONFIG, numbers
+from tasks.database.engine import FIRST_WITH_CONFIG
+from tasks.database.server_version import numbers
 from tasks.database.tools.failure import Ended, explain
 from tasks.database.tools.job import version_command
 from tasks.domain.errors import NOTHING_CHANGED, TemporaryError, UsageError

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.database.engine import Engine, EngineFacts, choose, native_limit, numbers
+from tasks.database.engine import Engine, EngineFacts, choose, native_limit
 from tasks.database.scope import Scope
+from tasks.database.server_version import numbers
 from tasks.database.tools.address import config
 from tasks.database.tools.address import parse as parse_uri
 from tasks.database.tools.failure import Ended, explain, host_of
