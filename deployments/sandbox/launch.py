@@ -11,6 +11,7 @@ import http.client
 import json
 import secrets
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -206,7 +207,7 @@ class Sandbox:
             connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=60, context=context)
             try:
                 connection.connect()
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLEOFError):
                 connection.close()
                 if time.monotonic() > end:
                     raise
@@ -232,6 +233,10 @@ class Sandbox:
     def api_down(self, seconds: float) -> None:
         """Break every connection and refuse new ones for so many real seconds."""
         self.do("api_down", seconds=seconds)
+        url, end = urlsplit(self.api_url), time.monotonic() + seconds
+        # The answer leaves before the door shuts: who asked is told only when it has.
+        while time.monotonic() < end and _accepts(url.hostname or "", url.port or 443):
+            time.sleep(0.01)
 
     def fail_requests(
         self,
@@ -285,3 +290,11 @@ class Sandbox:
 
     def set_speed(self, speed: float) -> None:
         self.do("speed", speed=speed)
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=5):
+            return True
+    except OSError:
+        return False
