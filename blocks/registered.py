@@ -8,15 +8,9 @@ from typing import Any, ClassVar, TypeVar
 from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
-from blocks.settings import (
-    BackupSettings,
-    ClusterSettings,
-    DatabaseSettings,
-    ImageSourceSettings,
-    InstallationSettings,
-    RunSettings,
-    Settings,
-)
+from blocks.image_settings import ImageSourceSettings
+from blocks.settings import BackupSettings, ClusterSettings, DatabaseSettings, InstallationSettings, RunSettings
+from blocks.strict import Settings
 from tasks.domain.discovery import Correction
 
 T = TypeVar("T", bound=Settings)

@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
+from blocks.image_settings import ImageSourceSettings as ImageSourceSettings  # noqa: PLC0414 - one door to all settings
+from blocks.strict import Settings
 from tasks.domain.component import Component
 from tasks.domain.discovery import Correction
 from tasks.domain.errors import UsageError
-from tasks.domain.reference import VENDOR, ImageReference
 
 DATABASE_PORT = 25080
 DATABASE_NAME = "apinizerdb"
 DATABASE_SECRET = "mongo-db-credentials"  # noqa: S105 - the secret's name, not its content
-
-
-class Settings(BaseModel):
-    """Settings are whole and spelt right, or refused."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class ClusterSettings(Settings):
@@ -120,46 +115,6 @@ def _with_port(host: str) -> str:
     if host.count(":") > 1 and not host.startswith("["):
         host = f"[{host}]"
     return host if host.rpartition("]")[2].count(":") == 1 else f"{host}:{DATABASE_PORT}"
-
-
-class ImageSourceSettings(Settings):
-    """Where the nodes get images from: the prefix in front of the repository's name.
-
-    `as-is` keeps each container's present registry and folder; `hub` is `apinizercloud`; a registry or a proxy
-    of Docker Hub names its own, e.g. `nexus.local:5000/apinizercloud`.
-    """
-
-    kind: Literal["as-is", "hub", "registry", "proxy"] = Field(
-        "as-is", title="Kind", description="What stands in front of the images' names."
-    )
-    prefix: str = Field("", title="Prefix", description="Registry and folder, e.g. nexus.local:5000/apinizercloud.")
-    user: str = Field("", title="User", description="Of the registry, where it asks for a login.")
-    password: SecretStr | None = Field(None, title="Password or token", description="Kept as a secret.")
-    ca_file: str = Field(
-        "", title="CA file", description="PEM file of the registry's CA, where the system does not trust it."
-    )
-    insecure: bool = Field(default=False, title="Plain HTTP", description="Only for a registry that has no TLS.")
-
-    @field_validator("prefix")
-    @classmethod
-    def _a_prefix(cls, value: str) -> str:
-        value = value.strip().rstrip("/")
-        if value and ImageReference.find(f"{value}/worker:1") is None:
-            raise ValueError("a prefix is registry:port/folder, without a scheme, a tag or an image's name")
-        return value
-
-    @model_validator(mode="after")
-    def _complete(self) -> "ImageSourceSettings":
-        if self.kind in ("registry", "proxy") and not self.prefix:
-            raise ValueError(f"a {self.kind} needs a prefix, e.g. nexus.local:5000/apinizercloud")
-        if self.kind in ("as-is", "hub") and self.prefix:
-            raise ValueError("a prefix needs a kind: registry or proxy")
-        return self
-
-    @property
-    def wanted_prefix(self) -> str:
-        """What every image is put behind, or "" to keep what is there."""
-        return self.prefix or (VENDOR if self.kind == "hub" else "")
 
 
 class RunSettings(Settings):

@@ -90,6 +90,7 @@ def test_a_block_is_checked_as_a_whole() -> None:
         (ApinizerDatabase, {"uri": f"mongodb://u:{SECRET}@h", "host": "h"}),
         (ApinizerDatabase, {"password": SECRET, "passwort": SECRET}),
         (ApinizerImageSource, {"kind": "registry", "password": SECRET}),
+        (ApinizerImageSource, {"source": {"registry": {"password": SECRET, "insecure": "perhaps"}}}),
         (ApinizerCluster, {"kubeconfig": SECRET, "in_cluster": "perhaps"}),
     ],
 )
@@ -112,7 +113,8 @@ def test_secrets_are_in_no_text_of_a_block() -> None:
     [
         (ApinizerCluster, {"kubeconfig"}),
         (ApinizerDatabase, {"uri", "password"}),
-        (ApinizerImageSource, {"password"}),
+        (ApinizerImageSource, {"password", "source.registry.password"}),
+        (ApinizerInstallation, {"images.source.registry.password"}),
     ],
 )
 def test_the_server_is_told_which_fields_are_secret(block: type[Block], secrets: set[str]) -> None:

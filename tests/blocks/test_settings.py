@@ -22,6 +22,7 @@ from blocks.settings import (
 )
 from tasks.domain.component import Component
 from tasks.domain.errors import UsageError
+from tasks.domain.way import Way
 
 SECRET = "hunter2-never-shown"
 WHOLE = (Path(__file__).parent / "whole.yaml").read_text()
@@ -38,6 +39,10 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert [c.name for c in found.clusters] == ["near", "far"]
     assert found.clusters[0].namespaces == ("apinizer", "prod")
     assert found.images.wanted_prefix == "nexus.local:5000/apinizercloud"
+    assert found.images.way is Way.CONTAINERD_TO_REGISTRY
+    assert found.images.nodes.of("gate").extra
+    assert (found.images.nodes.of("n1").host, found.images.nodes.of("another").host) == ("10.0.0.9", "")
+    assert found.images.source.registry.password == SecretStr(SECRET)
     assert found.environments == ("test", "far/prod")
     assert (found.overrides[0].component, found.overrides[1].ignore) == (Component.WORKER, True)
     assert found.upgrade == RunSettings(together=True, parallel=3, repositories={Component.PORTAL: "apiportal"})
@@ -93,6 +98,19 @@ def test_an_empty_mapping_is_all_defaults(tmp_path: Path) -> None:
         ("images: {prefix: 'h:5000/a'}", "a prefix needs a kind"),
         ("images: {kind: hub, prefix: 'h:5000/a'}", "a prefix needs a kind"),
         ("images: {kind: registry, prefix: 'https://h:5000/a'}", "without a scheme"),
+        ("images: {way: by-pigeon}", "'online', 'docker-to-nodes'"),
+        ("images: {way: docker-to-registry}", "needs the kind registry"),
+        ("images: {way: proxy, kind: registry, prefix: 'h:5000/a'}", "needs the kind proxy"),
+        ("images: {way: bundle-to-nodes}", "needs a bundle"),
+        ("images: {way: registry-to-registry, kind: registry, prefix: 'h:5/a', source: {prefix: 'h:5/a'}}", "is the one that"),
+        ("images: {source: {prefix: 'h:5000/a/worker:1'}}", "without a scheme, a tag"),
+        ("images: {source: {containerd: {ssh: '-oProxyCommand=x'}}}", "images.source.containerd.ssh"),
+        ("images: {nodes: {user: -l}}", "images.nodes.user"),
+        ("images: {nodes: {named: [{name: a}, {name: a}]}}", "named twice"),
+        ("images: {nodes: {named: [{host: h}]}}", "a node has a name"),
+        ("images: {nodes: {named: [{name: a, extra: true}]}}", "needs host and runtime"),
+        ("images: {platform: windows}", "images.platform"),
+        ("images: {parallel: 0}", "greater than or equal to 1"),
         ("images: {kind: registry, prefix: 'h:5000/a/worker:1'}", "without a scheme, a tag"),
     ],
 )  # fmt: skip
