@@ -21,8 +21,7 @@ from pydantic import SecretStr
 
 from blocks.settings import ImageSourceSettings
 from tasks.domain.reference import ImageReference
-from tasks.images import registry
-from tasks.images.registry import holds
+from tasks.images.registry import holds, presence
 
 MANIFEST = "/v2/apinizercloud/portal/manifests/2025.04.5"
 USER, PASSWORD, TOKEN = "puller", "pässword:1", "opaque-token"
@@ -188,7 +187,7 @@ def test_nobody_listens() -> None:
 
 
 def test_somebody_listens_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "SECONDS", 0.3)
+    monkeypatch.setattr(presence, "SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert holds(portal(silent.getsockname()[1]), settings()) is None
 

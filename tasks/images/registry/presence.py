@@ -4,7 +4,7 @@ import re
 import ssl
 from typing import TYPE_CHECKING
 
-from blocks.settings import ImageSourceSettings
+from blocks.image_settings import ImageSourceSettings
 from tasks.domain.reference import ImageReference
 
 if TYPE_CHECKING:
