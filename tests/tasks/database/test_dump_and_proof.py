@@ -342,9 +342,9 @@ def test_the_server_dies_in_the_middle(mortal: tuple[str, int], tmp_path: Path) 
 def test_killed_leaves_nothing_that_looks_like_a_backup(client: Client, uri: str, tmp_path: Path) -> None:
     client[DB]["a"].insert_many([{"_id": i} for i in range(1000)])
     program = (
-        "import sys, time\nfrom pathlib import Path\n"
+        "import os, sys, time\nfrom pathlib import Path\n"
         "from tasks.database.connection import open_database\nfrom tasks.database.dump import dump\n"
-        "def wait(_):\n    print('middle', flush=True)\n    time.sleep(600)\n"
+        "def wait(_):\n    os.write(1, b'middle\\n')\n    time.sleep(600)\n"
         f"with open_database(sys.argv[1]) as c: dump(c, {DB!r}, Path(sys.argv[2]), apinizer_version='1', progress=wait)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program, uri, str(tmp_path)], stdout=subprocess.PIPE, text=True)

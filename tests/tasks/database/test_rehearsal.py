@@ -243,14 +243,14 @@ def test_what_a_former_try_of_this_process_could_not_drop_is_no_other_rehearsal(
     assert SCRATCH not in filled.list_database_names()
 
 
-KILLED = """
-import sys, time
+KILLED = r"""
+import os, sys, time
 from pathlib import Path
 from tasks.database.connection import open_database
 from tasks.database.rehearsal import rehearse
 def progress(p):
     if p.phase == "load":
-        print("loading", flush=True)
+        os.write(1, b"loading\n")  # whole lines, whichever threads say it
         time.sleep(600)
 with open_database(sys.argv[1]) as client:
     rehearse(Path(sys.argv[2]), client, progress=progress)

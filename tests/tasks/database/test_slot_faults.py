@@ -207,9 +207,9 @@ def test_a_discard_on_a_disk_that_went_away_tells_the_first_error(mounted: Mount
 def test_killed_in_the_middle_and_swept_by_the_next(client: Client, uri: str, tmp_path: Path) -> None:
     filled(client, 1000)
     program = (
-        "import sys, time\nfrom pathlib import Path\n"
+        "import os, sys, time\nfrom pathlib import Path\n"
         "from tasks.database.connection import open_database\nfrom tasks.database.dump import dump\n"
-        "def wait(_):\n    print('middle', flush=True)\n    time.sleep(600)\n"
+        "def wait(_):\n    os.write(1, b'middle\\n')\n    time.sleep(600)\n"
         f"with open_database(sys.argv[1]) as c: dump(c, {DB!r}, Path(sys.argv[2]), apinizer_version='1', progress=wait)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program, uri, str(tmp_path)], stdout=subprocess.PIPE, text=True)
