@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-.PHONY: install demo test lint bench e2e lock clean
+.PHONY: install demo test lint bench e2e contract story lock clean
 
 install: .venv/.installed
 
@@ -36,8 +36,12 @@ bench: .venv/.testing
 	$(BIN)/python -m tests.bench $(GIGABYTES)
 
 # Needs $$KUBECONFIG and the REALCLUSTER_* variables of a real cluster that may be wrecked.
-e2e: .venv/.testing
+e2e: contract story
+
+contract: .venv/.testing
 	CONTRACT_TARGET=real $(BIN)/pytest -n 3 tests/contract
+
+story: .venv/.testing
 	$(BIN)/pytest tests/e2e
 
 # Exact versions with hashes, no addresses.
