@@ -9,7 +9,6 @@ said here is more nodes than a pod gets.  For images that is the safe side.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from tasks.domain.node_selection import OS_LABEL, refusal_by_affinity, refusal_by_selector
@@ -108,7 +107,7 @@ class Placement:
 
     nodes: tuple[str, ...]
     passed_over: Mapping[str, str]
-    away: Mapping[str, str] = MappingProxyType({})
+    away: Mapping[str, str] = field(default_factory=dict)
 
 
 def node_facts(node: JsonObject, cluster: str = "") -> NodeFacts:
