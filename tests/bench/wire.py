@@ -1,0 +1,49 @@
+"""Counts what goes over an SSH connection: `ProxyCommand python -m tests.bench.wire HOST PORT FILE`.
+
+It stands between ssh and sshd, so it counts the connection as it is on the wire: encrypted, with the protocol's own
+bytes.  At the end a line `SENT RECEIVED` (bytes) is added to FILE.
+"""
+
+import os
+import selectors
+import socket
+import sys
+from pathlib import Path
+
+PIECE = 256 * 1024
+
+
+def main(host: str, port: str, file: str) -> None:
+    """Pass bytes on both ways until either side ends."""
+    sent = received = 0
+    try:
+        with socket.create_connection((host, int(port))) as line, selectors.DefaultSelector() as waiting:
+            waiting.register(0, selectors.EVENT_READ)
+            waiting.register(line, selectors.EVENT_READ)
+            while True:
+                for key, _ in waiting.select():
+                    from_ssh = key.fileobj == 0
+                    data = os.read(0, PIECE) if from_ssh else line.recv(PIECE)
+                    if not data:
+                        return
+                    if from_ssh:
+                        line.sendall(data)
+                        sent += len(data)
+                    else:
+                        _write(data)
+                        received += len(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # ssh has gone, or sshd
+    finally:
+        with Path(file).open("a") as counts:
+            counts.write(f"{sent} {received}\n")
+
+
+def _write(data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(1, left) :]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
