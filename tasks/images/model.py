@@ -79,11 +79,13 @@ class Descriptor:
 class Layer:
     """A layer: `diff_id` is its identity, `blob` its form at the source.
 
-    `blob` is None where the source can tell it only while reading (a Docker engine).
+    `blob` is None where the source can tell it only while reading (a Docker engine); `estimate` is then about how many
+    bytes the uncompressed layer has, 0 where the source cannot tell even that.
     """
 
     diff_id: str
     blob: Descriptor | None = None
+    estimate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,8 @@ class Need:
     """What a target lacks of some images.
 
     `complete` are the names that it holds already; `layers` the diffIDs and `configs` the config digests to send;
-    `reuse` the form in which it holds each other layer; `size` the bytes to send, None where a size is not known yet.
+    `reuse` the form in which it holds each other layer; `size` the bytes to send, None where a size is not known yet; `room` the
+    bytes that the target needs for it, unpacked form included, as far as that is known.
     """
 
     complete: frozenset[str]
@@ -186,6 +189,7 @@ class Need:
     configs: frozenset[str]
     reuse: Mapping[str, Descriptor]
     size: int | None
+    room: int = 0
 
 
 @dataclass(frozen=True, slots=True)
