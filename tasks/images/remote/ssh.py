@@ -1,0 +1,295 @@
+"""Runs commands on a machine through ssh, or here, and ends them whatever happens to this process.
+
+Everything runs below a small `sh` script, the same here and there.  A command that is fed ends when its input does;
+any other is watched: when this process closes its end, is killed or loses its connection, the command is ended.
+"""
+
+import contextlib
+import os
+import select
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NoReturn, Self
+
+from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UpgradeError
+from tasks.images.remote import refusals
+from tasks.images.remote.host import Host, ssh_command
+
+SLICE = 0.25
+"""Seconds between two looks at whether the work is to go on."""
+PIECE = 1024 * 1024
+_PATIENCE = 5.0
+_MOST_KEPT = 64 * 1024
+_F_SETPIPE_SZ = 1031
+
+# One line, without single quotes and backslashes: every login shell passes it on as it is.  Where no login shell
+# has set it up, PATH lacks the folders of system programs.  Messages are to be in English.
+_SETTING = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; export PATH LC_ALL; "
+_FED = _SETTING + 'exec "$@"'
+# The process group is this command's alone: sshd gives each command a session of its own, as _spawn does here.
+_WATCHED = (
+    _SETTING + 'exec 3<&0; "$@" </dev/null 3<&- & tool=$!; '
+    "(while read -r line; do :; done <&3; kill -TERM 0) >/dev/null 2>&1 & watch=$!; "
+    'exec 3<&-; wait "$tool"; code=$?; kill "$watch" 2>/dev/null; exit "$code"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command ended: its exit code (128 + n for signal n), standard output, and the end of standard error."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+
+Judge = Callable[[Ran], UpgradeError | None]
+"""Turns the end of a command into the error that it means, None where it is none of the judge's."""
+
+
+class Remote:
+    """A machine on which commands run.  Use it from any number of threads: each command has its own connection.
+
+    `stop` is asked four times a second; once it says yes, what runs is ended and `StoppedError` raised.  Other errors
+    of every method: `BlockedError` (host key unknown or changed), `UnauthorizedError` (key refused), `TemporaryError`
+    (no connection, or cut), `NotFoundError` (command or host name), `ForbiddenError` (sudo, socket).
+    """
+
+    def __init__(self, host: Host, *, stop: Callable[[], bool] = lambda: False) -> None:
+        self.host = host
+        self.stop = stop
+
+    def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, sudo: bool | None = None
+    ) -> Ran:  # fmt: skip
+        """Run a command to its end; its own non-zero exit code is returned, not raised.  `timeout` is in seconds."""
+        end = time.monotonic() + timeout
+        if stdin:
+            with Sending(self, argv, sudo=self.host.sudo if sudo is None else sudo, end=end) as sending:
+                sending.write(stdin)
+                return sending.finish()
+        with Receiving(self, argv, sudo=self.host.sudo if sudo is None else sudo, end=end) as receiving:
+            output = b"".join(receiving)
+            ran = receiving.finish()
+        return Ran(ran.code, output, ran.stderr)
+
+    def sending(self, argv: Sequence[str], *, judge: Judge | None = None, sudo: bool | None = None) -> "Sending":
+        """A context in which `write` feeds the command; left without `finish` the command is ended."""
+        return Sending(self, argv, sudo=self.host.sudo if sudo is None else sudo, judge=judge)
+
+    def receiving(self, argv: Sequence[str], *, judge: Judge | None = None, sudo: bool | None = None) -> "Receiving":
+        """A context that yields what the command writes; after it `finish` tells how the command ended."""
+        return Receiving(self, argv, sudo=self.host.sudo if sudo is None else sudo, judge=judge)
+
+    def effective(self) -> Mapping[str, str]:
+        """What ssh makes of its configuration for this host (`ssh -G`), by keyword in lower case; empty here."""
+        if self.host.here:
+            return {}
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(ssh_command(self.host, "-G"), capture_output=True, timeout=10, check=False)
+            lines = done.stdout.decode(errors="replace").splitlines()
+            return {key: value for key, _, value in (line.partition(" ") for line in lines)}
+        return {}
+
+
+class _Command:
+    """A command that runs, here or there, with its standard streams as pipes."""
+
+    def __init__(
+        self, remote: Remote, argv: Sequence[str], script: str, *, sudo: bool, judge: Judge | None, end: float | None
+    ) -> None:
+        self._remote, self._judge, self._end = remote, judge, end
+        self._program = _program(argv)
+        self._said = bytearray()
+        self._process = _spawn(remote.host, script, [*(["sudo", "-n", "--"] if sudo else []), *argv])
+        self._stdin, self._stdout, self._stderr = _pipes(self._process)
+        self._threads = [threading.Thread(target=_keep_end, args=(self._stderr, self._said), daemon=True)]
+        self._ran: Ran | None = None
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_input()
+        if kind is not None:
+            # Whoever leaves with an error does not wait for what the far side makes of it.
+            self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for thread in self._threads:
+            thread.join(_PATIENCE)
+        for number in (self._stdout, self._stderr):
+            os.close(number)
+
+    def _look(self) -> None:
+        if self._remote.stop():
+            raise StoppedError(f"Stopped while {self._program} ran on {self._remote.host.name}.")
+        if self._end is not None and time.monotonic() > self._end:
+            raise TemporaryError(
+                f"{self._program} on {self._remote.host.name} did not end in time.",
+                observed=refusals.told(self._stderr_text()),
+                next="See what keeps it busy there, and try again.",
+            )
+
+    def _wait(self, output: bytes = b"") -> Ran:
+        """The end of the command; raise where it means that the command could not do its work."""
+        while self._ran is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(SLICE)
+                for thread in self._threads:
+                    thread.join(_PATIENCE)
+                # A process that a signal ended tells as a shell does.
+                self._ran = Ran(code if code >= 0 else 128 - code, output, self._stderr_text())
+                break
+            self._look()
+        if error := self._error(self._ran):
+            raise error
+        return self._ran
+
+    def _error(self, ran: Ran) -> UpgradeError | None:
+        host = self._remote.host
+        if ran.code == refusals.SSH_FAILED and not host.here:
+            return refusals.of_connection(host, ran.stderr, self._remote.effective())
+        if ran.code != 0 and (error := refusals.of_command(host, self._program, ran.code, ran.stderr)):
+            return error
+        return self._judge(ran) if self._judge else None
+
+    def _stderr_text(self) -> str:
+        return bytes(self._said).decode(errors="replace")
+
+    def _close_input(self) -> None:
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
+
+
+class Sending(_Command):
+    """A command that is fed.  What it writes (up to 64 KiB of its end) is in the result of `finish`."""
+
+    def __init__(
+        self, remote: Remote, argv: Sequence[str], *, sudo: bool, judge: Judge | None = None, end: float | None = None
+    ) -> None:
+        super().__init__(remote, argv, _FED, sudo=sudo, judge=judge, end=end)
+        self._output = bytearray()
+        self._threads.append(threading.Thread(target=_keep_end, args=(self._stdout, self._output), daemon=True))
+        os.set_blocking(self._stdin, False)
+        self.sent = 0
+        """Bytes written so far."""
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Write all of it; where the command or the connection has ended, raise why."""
+        rest = memoryview(content)
+        while rest:
+            self._look()
+            try:
+                written = os.write(self._stdin, rest)
+            except BlockingIOError:
+                select.select([], [self._stdin], [], SLICE)
+                continue
+            except BrokenPipeError:
+                self._broken()
+            self.sent += written
+            rest = rest[written:]
+
+    def finish(self) -> Ran:
+        """End the input and wait for the command's own end."""
+        self._close_input()
+        ran = self._wait()
+        self._ran = Ran(ran.code, bytes(self._output), ran.stderr)
+        return self._ran
+
+    def _broken(self) -> NoReturn:
+        self._close_input()
+        ran = self._wait()
+        raise TemporaryError(
+            f"{self._program} on {self._remote.host.name} ended before it had everything.",
+            observed=refusals.told(ran.stderr) or f"Its exit code is {ran.code}, and it said nothing.",
+            next="Try again; what has arrived there is not sent again.",
+        )
+
+
+class Receiving(_Command):
+    """A command whose output is taken."""
+
+    def __init__(
+        self, remote: Remote, argv: Sequence[str], *, sudo: bool, judge: Judge | None = None, end: float | None = None
+    ) -> None:
+        super().__init__(remote, argv, _WATCHED, sudo=sudo, judge=judge, end=end)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Standard output to its end, in pieces of up to 1 MiB; it ends as well where the connection was cut."""
+        while True:
+            self._look()
+            ready, _, _ = select.select([self._stdout], [], [], SLICE)
+            if ready:
+                piece = os.read(self._stdout, PIECE)
+                if not piece:
+                    return
+                yield piece
+
+    def finish(self) -> Ran:
+        """How the command ended; raise where it was cut or could not do its work."""
+        return self._wait()
+
+
+def _program(argv: Sequence[str]) -> str:
+    """Whom an error names: the program; for `sh -c SCRIPT NAME ...`, NAME."""
+    speaks = argv[3] if argv[:2] == ["sh", "-c"] and len(argv) > 3 else argv[0]
+    return speaks.rpartition("/")[2]
+
+
+def _spawn(host: Host, script: str, argv: Sequence[str]) -> "subprocess.Popen[bytes]":
+    local = ["sh", "-c", script, "apinizer-upgrade", *argv]
+    command = local if host.here else [*ssh_command(host, "-T"), "exec " + shlex.join(local)]
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            # A Ctrl-C of the terminal is this process's to handle; and ssh has no terminal to ask at.
+            start_new_session=True,
+            env={**os.environ, "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"},
+        )
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"{command[0]} was not found on this machine.", next="Install OpenSSH's client (openssh-client)."
+        ) from None
+
+
+def _pipes(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
+    """The numbers of the three pipes, taken over from the process object, and made as wide as they may be."""
+    numbers = []
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        assert pipe is not None  # noqa: S101 -- all three are pipes.
+        numbers.append(os.dup(pipe.fileno()))
+        pipe.close()
+    process.stdin = process.stdout = process.stderr = None
+    import fcntl
+
+    for number in numbers[:2]:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(number, _F_SETPIPE_SZ, PIECE)
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _keep_end(number: int, kept: bytearray) -> None:
+    with contextlib.suppress(OSError):
+        while piece := os.read(number, 65536):
+            kept += piece
+            if len(kept) > _MOST_KEPT:
+                del kept[:-_MOST_KEPT]
