@@ -12,14 +12,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn, Self
 
-from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UpgradeError
+from tasks.domain.errors import StoppedError, TemporaryError, UpgradeError
 from tasks.images.remote import refusals
 from tasks.images.remote.host import Host, ssh_command
+from tasks.images.remote.line import Line, effective, environment, no_client
 
 SLICE = 0.25
 """Seconds between two looks at whether the work is to go on."""
@@ -54,7 +55,7 @@ Judge = Callable[[Ran], UpgradeError | None]
 
 
 class Remote:
-    """A machine on which commands run.  Use it from any number of threads: each command has its own connection.
+    """A machine on which commands run.  Use it from any number of threads: the commands share one connection.
 
     `stop` is asked four times a second; once it says yes, what runs is ended and `StoppedError` raised.  Other errors
     of every method: `BlockedError` (host key unknown or changed), `UnauthorizedError` (key refused), `TemporaryError`
@@ -64,6 +65,7 @@ class Remote:
     def __init__(self, host: Host, *, stop: Callable[[], bool] = lambda: False) -> None:
         self.host = host
         self.stop = stop
+        self._line = Line(host)
 
     def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60.0, sudo: bool | None = None
@@ -87,15 +89,22 @@ class Remote:
         """A context that yields what the command writes; after it `finish` tells how the command ended."""
         return Receiving(self, argv, sudo=self.host.sudo if sudo is None else sudo, judge=judge)
 
-    def effective(self) -> Mapping[str, str]:
-        """What ssh makes of its configuration for this host (`ssh -G`), by keyword in lower case; empty here."""
+    def close(self) -> None:
+        """End the connection that commands share; the next command makes a new one."""
+        self._line.close()
+
+    def line_said(self) -> str:
+        """What the ssh that holds the shared connection had to say."""
+        return self._line.said
+
+    def shared(self, tick: Callable[[], None]) -> list[str]:
+        """What ssh needs to take the shared connection, which is made where there is none."""
         if self.host.here:
-            return {}
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            done = subprocess.run(ssh_command(self.host, "-G"), capture_output=True, timeout=10, check=False)
-            lines = done.stdout.decode(errors="replace").splitlines()
-            return {key: value for key, _, value in (line.partition(" ") for line in lines)}
-        return {}
+            return []
+        flags, failed = self._line.flags(tick)
+        if failed:
+            raise refusals.of_connection(self.host, failed[1], effective(self.host))
+        return flags
 
 
 class _Command:
@@ -107,7 +116,8 @@ class _Command:
         self._remote, self._judge, self._end = remote, judge, end
         self._program = _program(argv)
         self._said = bytearray()
-        self._process = _spawn(remote.host, script, [*(["sudo", "-n", "--"] if sudo else []), *argv])
+        shared = remote.shared(self._look)
+        self._process = _spawn(remote.host, shared, script, [*(["sudo", "-n", "--"] if sudo else []), *argv])
         self._stdin, self._stdout, self._stderr = _pipes(self._process)
         self._threads = [threading.Thread(target=_keep_end, args=(self._stderr, self._said), daemon=True)]
         self._ran: Ran | None = None
@@ -162,7 +172,7 @@ class _Command:
     def _error(self, ran: Ran) -> UpgradeError | None:
         host = self._remote.host
         if ran.code == refusals.SSH_FAILED and not host.here:
-            return refusals.of_connection(host, ran.stderr, self._remote.effective())
+            return refusals.of_connection(host, self._remote.line_said() + ran.stderr, effective(host))
         if ran.code != 0 and (error := refusals.of_command(host, self._program, ran.code, ran.stderr)):
             return error
         return self._judge(ran) if self._judge else None
@@ -251,9 +261,9 @@ def _program(argv: Sequence[str]) -> str:
     return speaks.rpartition("/")[2]
 
 
-def _spawn(host: Host, script: str, argv: Sequence[str]) -> "subprocess.Popen[bytes]":
+def _spawn(host: Host, shared: Sequence[str], script: str, argv: Sequence[str]) -> "subprocess.Popen[bytes]":
     local = ["sh", "-c", script, "apinizer-upgrade", *argv]
-    command = local if host.here else [*ssh_command(host, "-T"), "exec " + shlex.join(local)]
+    command = local if host.here else [*ssh_command(host, "-T", *shared), "exec " + shlex.join(local)]
     try:
         return subprocess.Popen(
             command,
@@ -263,12 +273,10 @@ def _spawn(host: Host, script: str, argv: Sequence[str]) -> "subprocess.Popen[by
             bufsize=0,
             # A Ctrl-C of the terminal is this process's to handle; and ssh has no terminal to ask at.
             start_new_session=True,
-            env={**os.environ, "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"},
+            env=environment(),
         )
     except FileNotFoundError:
-        raise NotFoundError(
-            f"{command[0]} was not found on this machine.", next="Install OpenSSH's client (openssh-client)."
-        ) from None
+        raise no_client() from None
 
 
 def _pipes(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
