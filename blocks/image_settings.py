@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
-from blocks.strict import Settings
+from blocks.strict import Settings, faults_in
+from tasks.domain.errors import UsageError
 from tasks.domain.reference import VENDOR, ImageReference
 from tasks.domain.way import Way
 
@@ -194,3 +195,16 @@ def _checked_prefix(value: str) -> str:
     if value and ImageReference.find(f"{value}/worker:1") is None:
         raise ValueError("a prefix is registry:port/folder, without a scheme, a tag or an image's name")
     return value
+
+
+def by_way(settings: ImageSourceSettings, way: Way | None, *, bundle: str = "") -> ImageSourceSettings:
+    """The same settings with another way, or from another bundle; raise `UsageError` where they do not go together."""
+    source = settings.source.model_copy(update={"bundle": bundle}) if bundle else settings.source
+    try:
+        return ImageSourceSettings(**{**dict(settings), "way": way or settings.way, "source": source})
+    except ValidationError as error:
+        raise UsageError(
+            f"The way {way or settings.way} does not go with the installation's settings of images.",
+            observed=faults_in(error),
+            next="Mend images in the configuration, or choose another way.",
+        ) from None

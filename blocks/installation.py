@@ -6,7 +6,8 @@ given settings under (the command line does so), which never leave the process.
 
 from pydantic import ValidationError
 
-from blocks.settings import InstallationSettings, faults_in
+from blocks.settings import InstallationSettings
+from blocks.strict import faults_in
 from tasks.domain.errors import UsageError
 
 _provided: dict[str, InstallationSettings] = {}

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from blocks.image_settings import ImageSourceSettings as ImageSourceSettings  # noqa: PLC0414 - one door to all settings
-from blocks.strict import Settings
+from blocks.strict import Settings, faults_in
 from tasks.domain.component import Component
 from tasks.domain.discovery import Correction
 from tasks.domain.errors import UsageError
@@ -233,13 +233,6 @@ def installation_of(content: dict[str, object], *, source: str) -> InstallationS
         return InstallationSettings.model_validate(content)
     except ValidationError as error:
         raise _bad_file(Path(source), faults_in(error)) from None
-
-
-def faults_in(error: ValidationError) -> str:
-    """A line for each fault: the field and what is wrong with it, never the value."""
-    return "\n".join(
-        f"{'.'.join(str(p) for p in e['loc']) or 'as a whole'}: {e['msg']}" for e in error.errors(include_input=False)
-    )
 
 
 def _bad_file(path: Path, observed: str) -> UsageError:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
+from flows.bringing import Bringing
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
 from tasks.database.order import BackupOrder
@@ -23,6 +24,8 @@ from tasks.record.feed import Event, publish
 from tasks.record.feed import State as Told
 from tasks.record.steps import write_report
 from tasks.record.telling import tell
+
+R = TypeVar("R")
 
 STOP_SECONDS = 10.0
 """What runs looks at least each second whether it is to stop; a request that hangs is not waited for longer."""
@@ -53,6 +56,8 @@ class Course:
     archive: PrefectFuture[str] | None = None
     backup: PrefectFuture[BackupResult] | None = None
     retired: PrefectFuture[tuple[str, ...]] | None = None
+    bringing: Bringing | None = None
+    images: list[PrefectFuture[Any]] = field(default_factory=list)
     rolled: list[Rolled] = field(default_factory=list)
     asked: dict[str, PrefectFuture[tuple[str, ...]]] = field(default_factory=dict)
     after: Inventory | None = None
@@ -73,6 +78,11 @@ class Course:
         verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=after, return_state=False)
         self.asked[str(step.key)] = verified
         return verified
+
+    def keep_images(self, future: PrefectFuture[R]) -> PrefectFuture[R]:
+        """A step of the images, which belongs to the run."""
+        self.images.append(future)
+        return future
 
     def finish(self) -> Report:
         """Wait for every step; the report, or the first failure told with what is safe now."""
@@ -109,14 +119,15 @@ class Course:
 
     def _futures(self) -> list[PrefectFuture[Any]]:
         rolled = (f for r in self.rolled for f in (r.changed, r.ready, r.verified))
-        first = (self.place, self.database, self.archive, self.backup, *self.asked.values())
+        first = (self.place, self.database, self.archive, self.backup, *self.images, *self.asked.values())
         return [f for f in (*first, *rolled, self.retired) if f is not None]
 
     def _report(self, after: Inventory) -> Report:
         verified = self.asked | {str(r.step.key): r.verified for r in self.rolled}
         answered = {key: future.result() for key, future in verified.items() if future.state.is_completed()}
         notes = self.database.result().unseen if self.database and self.database.state.is_completed() else ()
-        return make_report(self.plan, self.before, after, answered, self._backup(), notes)
+        images = self.bringing.notes() if self.bringing else ()
+        return make_report(self.plan, self.before, after, answered, self._backup(), (*notes, *images))
 
     def _backup(self) -> str:
         return self.backup.result().where if self.backup and self.backup.state.is_completed() else ""
@@ -150,6 +161,8 @@ class Course:
         ]
         proved = [r.step.key for r in self.rolled if r.verified.state.is_completed()]
         safe = safe_now(self.plan, patched, proved, self._backup(), now)
+        if not patched and self.bringing and self.bringing.begun():
+            safe += "\nWhat was brought of the new images stays where it is and does no harm; it does not travel again."
         return safe if self.plan.migrates else f"{safe}\n{self._former_backup()}"
 
     def _former_backup(self) -> str:

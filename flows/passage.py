@@ -79,6 +79,11 @@ class Passage:
         self._futures.append(future)
         return future
 
+    def keep(self, future: PrefectFuture[R]) -> PrefectFuture[R]:
+        """A step that was submitted elsewhere, and belongs to the run; those of `submit` that follow wait for it."""
+        self._futures.append(future)
+        return future
+
     def value(self, future: PrefectFuture[R]) -> R:
         """What a step answered, when it has; raise the first failure instead."""
         future.wait()

@@ -1,4 +1,4 @@
-"""The upgrade: backup, manager, and when it is Ready and answers, all others, each pod asked for its version.
+"""The upgrade: backup and images, manager, and when it is Ready and answers, all others, each pod asked for its version.
 
 The order is in the dependencies of the tasks, so the run's graph shows it and no scheduling can break it.
 """
@@ -11,6 +11,8 @@ from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from pydantic import Field
 
+from blocks.image_settings import by_way
+from flows.bringing import bring, prove
 from flows.course import Course, Rolled, course_of
 from tasks.cluster.session import session
 from tasks.cluster.steps import make_plan, take_inventory
@@ -21,6 +23,8 @@ from tasks.domain.errors import before_any_change
 from tasks.domain.order import lanes
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.version import Version
+from tasks.domain.way import Way
+from tasks.images.session import images_open
 from tasks.record import artifacts, stopping
 
 
@@ -39,6 +43,7 @@ def upgrade(
     environments: list[str] = [],  # noqa: B006 - never changed; the form shows an empty list
     parallel: Annotated[int, Field(ge=1)] = 8,
     repositories: dict[Component, str] = {},  # noqa: B006
+    way: Way | None = None,
     backup_dir: str = "",
     manager_timeout: Annotated[int, Field(ge=1)] = 1200,
     timeout: Annotated[int, Field(ge=1)] = 600,
@@ -52,6 +57,7 @@ def upgrade(
         environments: The order of the environments, by their namespaces. Those not named follow, the smallest first.
         parallel: How many components are rolled out at once, at most.
         repositories: A component's repository name at the new version, where the sources disagree, e.g. {"portal": "apiportal"}.
+        way: How the new images come to the nodes; the installation's own way if empty. What is missing is brought before the manager is touched.
         backup_dir: The folder for the backup on the worker's machine; the installation's own, or ./backups, if empty.
         manager_timeout: Seconds that the manager may take to migrate and become Ready.
         timeout: Seconds that any other component may take to become Ready.
@@ -76,8 +82,9 @@ def upgrade(
         course = course_of(installation, plan, inventory.result(), manager_timeout, timeout)
         try:
             course.order = BackupOrder.of(settings, directory=backup_dir)
-            _run(course, planned)
-            return course.finish().model_dump(mode="json")
+            with images_open(installation, by_way(settings.images, way)):
+                _run(course, planned)
+                return course.finish().model_dump(mode="json")
         except KeyboardInterrupt:
             stopping.ask()
             raise course.interrupted() from None
@@ -111,6 +118,10 @@ def _run(course: Course, planned: Any) -> None:
         )
         course.backup = prove_backup.submit(course.archive, return_state=False)
         gate = [course.backup]
+    if plan.steps:
+        # Beside the backup, and proved again when both are through: right before the manager.
+        course.bringing = bring(name, course.before, plan, after=[planned], keep=course.keep_images)
+        gate = prove(name, course.before, plan, course.bringing, after=gate, keep=course.keep_images)
     if plan.manager:
         gate = [course.roll(plan.manager, after=gate).verified]
     # What seems to be there already is asked before anything else is touched, the manager first.

@@ -1,0 +1,79 @@
+"""Everything of an upgrade's images but the upgrade: brought and proved before the maintenance window begins."""
+
+import time
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from blocks.image_settings import ImageSourceSettings, by_way
+from flows.bringing import Bringing, bring
+from flows.passage import Passage
+from tasks.cluster.session import session
+from tasks.cluster.steps import take_inventory
+from tasks.domain.component import Component
+from tasks.domain.plan import PlanRequest
+from tasks.domain.version import Version
+from tasks.domain.way import Way
+from tasks.images.session import images_open
+from tasks.images.steps import IMAGES, plan_images
+
+SAFE = "No component was changed."
+BEGUN = "No component was changed. What was brought of the images stays where it is and does no harm; it does not travel again."
+
+
+@flow(name="stage", flow_run_name="stage {installation} for {to}", persist_result=False)
+def stage(
+    to: Annotated[str, Field(pattern=r"^[0-9]{4}\.[0-9]{1,2}\.[0-9]{1,4}$", examples=["2025.07.0"])],
+    installation: str = "default",
+    way: Way | None = None,
+    repositories: dict[Component, str] = {},  # noqa: B006 - never changed; the form shows an empty mapping
+) -> dict[str, Any]:
+    """Bring the images of a version to where an upgrade will need them, and prove them there; no component is changed.
+
+    Args:
+        to: The version whose images are wanted, as they are tagged, e.g. 2025.07.0.
+        installation: The name of the block "Apinizer installation"; it says where images come from and how nodes are reached.
+        way: From where to where; the installation's own way if empty.
+        repositories: A component's repository name at that version, where the sources disagree, e.g. {"portal": "apiportal"}.
+    """
+    with session(installation) as open_session, Passage("staging", SAFE, {IMAGES: BEGUN}) as run:
+        settings = by_way(open_session.connections.settings.images, way)
+        return staged(run, installation, Version(to), settings, repositories)
+
+
+def staged(
+    run: Passage, installation: str, to: Version, settings: ImageSourceSettings, repositories: dict[Component, str]
+) -> dict[str, Any]:
+    """The steps of staging, within a run that has opened the installation; what was brought where."""
+    with images_open(installation, settings):
+        request = PlanRequest(to=to, prefix=settings.wanted_prefix, repositories=repositories)
+        inventory = run.submit(take_inventory, installation)
+        plan = run.submit(plan_images, installation, inventory, request)
+        wish = run.value(plan)
+        begun = time.monotonic()
+        bringing = bring(installation, inventory.result(), wish, after=[plan], keep=run.keep, every=True)
+        run.finish()
+        return {"to": str(to), "way": settings.way.value, "seconds": round(time.monotonic() - begun, 3)} | result_of(
+            bringing
+        )
+
+
+def result_of(bringing: Bringing) -> dict[str, Any]:
+    """What came of it, place by place, for the run's result."""
+    places = [
+        {
+            "place": settled.place,
+            "where": settled.where,
+            "images": {proof.name: proof.config for proof in settled.proofs},
+            "brought": list(settled.brought),
+            "sent": settled.sent,
+            "pinned": settled.pinned,
+        }
+        for settled in bringing.results()
+    ]
+    return {
+        "places": places,
+        "sent": sum(settled.sent for settled in bringing.results()),
+        "findings": [finding.model_dump(mode="json") for finding in bringing.noticed()],
+    }

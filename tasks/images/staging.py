@@ -1,0 +1,159 @@
+"""Brings images to where they are missing, and has each target prove them: all of it without Prefect."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from tasks.domain.errors import TemporaryError, UnprovenError
+from tasks.domain.placement import NodeFacts
+from tasks.domain.reference import ImageReference
+from tasks.images.delivery import Outcome, Receiver, deliver
+from tasks.images.demand import Demand, Place
+from tasks.images.missing import nothing_to_do, require_space
+from tasks.images.model import Holdings, Image, Need, Proof, Target
+from tasks.images.opening import Opened
+from tasks.images.proof import require_unmoved
+from tasks.images.surveying import REGISTRY, Found, Look, at_once, find, images_for, looked, the_platform
+
+Progress = Callable[[str, int, int], None]
+"""(place, bytes done, bytes in all or 0)."""
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """A source that may leave out layers on purpose (a differential bundle)."""
+
+    def require(self, needs: Mapping[str, Need]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A target that holds everything, as its own runtime says; `brought` are names, `sent` is in bytes."""
+
+    place: str
+    where: str
+    brought: tuple[str, ...]
+    sent: int
+    proofs: tuple[Proof, ...]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the garbage collection of the runtime leaves all of them alone."""
+        return all(proof.pinned for proof in self.proofs)
+
+
+def weigh(opened: Opened, looks: Sequence[Look]) -> tuple[tuple[Look, ...], ...]:
+    """Waves of the nodes that lack something, at most `parallel` in each.
+
+    Raise `BlockedError` where one cannot be given what it lacks: its disk is too small, or the bundle left out what the
+    target was thought to hold.
+    """
+    lacking = [look for look in looks if not nothing_to_do(look.need, look.images)]
+    for look in lacking:
+        require_space(look.need, look.holdings, look.where)
+    if lacking and isinstance(source := opened.source(), Partial):
+        source.require({look.where: look.need for look in lacking})
+    most = opened.settings.parallel
+    return tuple(tuple(lacking[start : start + most]) for start in range(0, len(lacking), most))
+
+
+def bring(opened: Opened, looks: Sequence[Look], progress: Progress) -> dict[str, Outcome]:
+    """Send each node what it lacks, all at once, the source read once for each platform; how it ended for each."""
+    outcomes: dict[str, Outcome] = {}
+    groups: dict[str, list[Receiver]] = {}
+    for look in looks:
+        receiver = Receiver(look.place, opened.target(_node(look)), look.images, look.holdings, look.need)
+        groups.setdefault(str(look.images[0].platform), []).append(receiver)
+    for receivers in groups.values():
+        images = {image.name: image for receiver in receivers for image in receiver.images}
+        outcomes |= deliver(opened.source(), list(images.values()), receivers, progress=progress, stop=opened.stop)
+    return outcomes
+
+
+def settle(opened: Opened, look: Look, outcome: Outcome | None, progress: Progress) -> Settled:
+    """Have a node hold everything, pinned and proved; what a delivery in common left missing is sent alone.
+
+    Raise the delivery's error where another try would meet it again, `TemporaryError` where one may help.
+    """
+    error = outcome.error if outcome else None
+    if error is not None and not isinstance(error, TemporaryError):
+        raise error
+    target, sent = opened.target(_node(look)), outcome.sent if outcome else 0
+    if error is None:
+        try:
+            return _kept(target, look.place, look.images, look.missing, sent)
+        except UnprovenError:
+            pass  # removed since it was looked at: asked anew, and brought again
+    return hold(opened, target, look, sent, progress)
+
+
+def hold(opened: Opened, target: Target, before: Look, sent: int, progress: Progress) -> Settled:
+    """Look anew, send what is missing to this target alone, keep and prove."""
+    look = looked(target, before.place, before.images, before.node)
+    if not nothing_to_do(look.need, look.images):
+        weigh(opened, [look])
+        receiver = Receiver(look.place, target, look.images, look.holdings, look.need)
+        outcome = deliver(opened.source(), look.images, [receiver], progress=progress, stop=opened.stop)[look.place]
+        sent += outcome.sent
+        if outcome.error is not None:
+            raise outcome.error
+    brought = tuple(dict.fromkeys((*before.missing, *look.missing)))
+    return _kept(target, look.place, look.images, brought, sent)
+
+
+def push(opened: Opened, found: Found, known: Sequence[ImageReference], progress: Progress) -> Settled:
+    """Bring all images to the registry, what it lacks of them, and read them back.
+
+    `known` are tags there whose layers need not travel.  Raise `BlockedError` where a tag holds another image.
+    """
+    images = the_platform(found)
+    target = opened.registry(known)
+    return hold(opened, target, _trusting(REGISTRY, target, images), 0, progress)
+
+
+def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress) -> tuple[Settled, ...]:
+    """Every place of `demand` asked anew, and the source whether its tags still lead to what was found.
+
+    A place that lacks something by now (it joined since, or lost an image) gets it here.  Raise `DriftError` where a
+    tag was moved, and what the places raise.
+    """
+    now = find(opened, demand)
+    planned = {image.origin: image.config for images in found.values() for image in images}
+    require_unmoved(planned, [image for platform in found if platform in now for image in now[platform]])
+    if opened.settings.way.target == "registry":
+        images = the_platform(found)
+        target = opened.registry()
+        return (Settled(REGISTRY, target.where, (), 0, target.prove(images)),)
+
+    def one(place: Place) -> Settled:
+        target = opened.target(place.node)
+        images = images_for(place, {**now, **found}, opened.settings.platform)
+        try:
+            return Settled(place.key, target.where, (), 0, target.prove(images))
+        except UnprovenError:
+            return hold(opened, target, _trusting(place.key, target, images, place.node), 0, progress)
+
+    return at_once(one, demand.places, opened.settings.parallel)
+
+
+def _kept(target: Target, place: str, images: Sequence[Image], brought: tuple[str, ...], sent: int) -> Settled:
+    target.keep(images)
+    return Settled(place, target.where, brought, sent, target.prove(images))
+
+
+def _trusting(place: str, target: Target, images: Sequence[Image], node: NodeFacts | None = None) -> Look:
+    """A target that has not been looked at, as if it held everything."""
+    return Look(
+        place,
+        target.where,
+        tuple(images),
+        Holdings(),
+        Need(frozenset(i.name for i in images), frozenset(), frozenset(), {}, 0),
+        node,
+    )
+
+
+def _node(look: Look) -> NodeFacts:
+    if look.node is None:
+        raise TypeError("a registry is no node")
+    return look.node

@@ -1,0 +1,188 @@
+"""The images' part of a run as Prefect tasks: find, look, bring, settle, prove."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from tasks.cluster.planning import read_plan
+from tasks.cluster.session import connected
+from tasks.domain.errors import BlockedError
+from tasks.domain.finding import Finding, Severity
+from tasks.domain.inventory import Inventory
+from tasks.domain.plan import Plan, PlanRequest
+from tasks.images import staging, surveying
+from tasks.images.delivery import Outcome
+from tasks.images.demand import Demand, Place
+from tasks.images.session import opened_for
+from tasks.images.staging import Settled
+from tasks.images.survey_text import megabytes, survey_markdown
+from tasks.images.surveying import REGISTRY, Found, Look
+from tasks.record.artifacts import keep_page
+from tasks.record.feed import State
+from tasks.record.shares import ShareTold
+from tasks.record.task_rules import LOOKS, PATIENT
+from tasks.record.telling import failure_told, tell
+
+IMAGES = "images"
+"""The subject of what concerns all places; a place's own is `subject_of(key)`."""
+
+
+def subject_of(place: str) -> str:
+    """What the progress of one place is told under: "images on node-a"."""
+    return f"{IMAGES} on {place}"
+
+
+@task(name="plan images", task_run_name="plan images of {request.to}", **LOOKS)
+def plan_images(installation: str, inventory: Inventory, request: PlanRequest) -> Plan:
+    """What each Deployment would run at the version; findings that forbid an upgrade do not forbid to bring images.
+
+    Raise `BlockedError` where nobody knows what an image is called.
+    """
+    plan = read_plan(connected(installation), inventory, request)
+    unknown = tuple(finding for finding in plan.findings if finding.code == "repository-unknown")
+    plan.model_copy(update={"findings": unknown}).require_allowed()
+    return plan
+
+
+@task(name="image places", task_run_name="image places", **LOOKS)
+def find_places(installation: str, inventory: Inventory, plan: Plan, every: bool) -> Demand:  # noqa: FBT001 - a task's parameter
+    """Which nodes can run which of the images, by the scheduler's rules."""
+    settings = opened_for(installation).settings
+    demand = surveying.demand_for(connected(installation), inventory, plan, settings, every=every)
+    _log(demand.findings)
+    nodes = ", ".join(place.key for place in demand.places) or "no node is known"
+    tell(IMAGES, State.RUNNING, f"{len(demand.wishes)} images, for {nodes}")
+    return demand
+
+
+@task(name="images at hand", task_run_name="images at hand", **LOOKS)
+def check_online(installation: str, demand: Demand) -> tuple[Finding, ...]:
+    """Where the nodes pull by themselves: what their kubelets and the registries say; raise `BlockedError` where in vain."""
+    with failure_told(IMAGES):
+        findings = surveying.ask_registries(demand, opened_for(installation).settings)
+        _log(findings)
+        blocked = [finding for finding in findings if finding.severity is Severity.BLOCKING]
+        if blocked:
+            raise BlockedError(
+                f"The images are not where the nodes could pull them: {blocked[0].what}",
+                observed="\n".join(finding.what for finding in blocked),
+                next=blocked[0].next,
+            )
+    said = "not all could be proved beforehand" if findings else f"{len(demand.wishes)} images are at hand"
+    tell(IMAGES, State.DONE, said)
+    return findings
+
+
+@task(name="find images", task_run_name="find images", **LOOKS)
+def find_images(installation: str, demand: Demand) -> Found:
+    """What each image is at the source: its config's digest, its layers."""
+    with failure_told(IMAGES):
+        opened = opened_for(installation)
+        found = surveying.find(opened, demand)
+        tell(IMAGES, State.RUNNING, f"{len(demand.wishes)} images found at {opened.source().where}")
+        return found
+
+
+@task(name="look at node", task_run_name="look at {place.key}", **LOOKS)
+def look_at_node(installation: str, place: Place, found: Found) -> Look:
+    """Ask a node's own runtime what it holds."""
+    subject = subject_of(place.key)
+    with failure_told(subject):
+        look = surveying.look_at(opened_for(installation), place, found)
+    missing = f"{len(look.missing)} of {len(look.images)} images are missing, {megabytes(look.size)}"
+    tell(subject, State.RUNNING, missing if look.missing else "all images are there")
+    return look
+
+
+@task(name="weigh images", task_run_name="weigh images", **LOOKS)
+def weigh_images(installation: str, demand: Demand, looks: Sequence[Look]) -> tuple[tuple[Look, ...], ...]:
+    """What is missing where, kept as a page; waves of nodes to be given it; raise `BlockedError` where there is no room."""
+    opened = opened_for(installation)
+    page = survey_markdown(surveying.Survey(demand, {}, {look.place: look for look in looks}, {}, demand.findings))
+    keep_page("images", page, "What is missing where")
+    with failure_told(IMAGES):
+        waves = staging.weigh(opened, looks)
+    lacking = [look for wave in waves for look in wave]
+    tell(
+        IMAGES,
+        State.RUNNING,
+        f"{megabytes(sum(look.size for look in lacking))} to {len(lacking)} of {len(looks)} nodes",
+    )
+    return waves
+
+
+@task(name="bring images", task_run_name="bring images", **LOOKS)
+def bring_images(installation: str, looks: Sequence[Look]) -> dict[str, Outcome]:
+    """Read the source once and send each node what it lacks; how it ended for each, whatever happened to the others."""
+    outcomes = staging.bring(opened_for(installation), looks, _bars(looks))
+    for place, outcome in outcomes.items():
+        ended = f"broke off after {megabytes(outcome.sent)}" if outcome.error else f"{megabytes(outcome.sent)} sent"
+        tell(subject_of(place), State.RUNNING, ended)
+    return outcomes
+
+
+@task(name="settle node", task_run_name="settle {look.place}", **PATIENT)
+def settle_node(installation: str, look: Look, outcomes: Mapping[str, Outcome]) -> Settled:
+    """The node holds every image, pinned where it knows that and proved by its runtime; what is still missing is sent."""
+    with failure_told(subject_of(look.place)):
+        settled = staging.settle(opened_for(installation), look, outcomes.get(look.place), _bars([look]))
+    tell(subject_of(look.place), State.DONE, settled_text(settled), 1.0)
+    return settled
+
+
+@task(name="push images", task_run_name="push images", **PATIENT)
+def push_images(installation: str, inventory: Inventory, found: Found) -> Settled:
+    """Bring to the registry what it lacks, and read it back."""
+    opened = opened_for(installation)
+    known = surveying.known_in_registry(inventory, opened.settings.prefix)
+    bar = ShareTold(subject_of(REGISTRY), "Images to the registry")
+    with failure_told(subject_of(REGISTRY)):
+        settled = staging.push(opened, found, known, lambda _, done, total: bar.show(done, total, _amount(done, total)))
+    tell(subject_of(REGISTRY), State.DONE, settled_text(settled), 1.0)
+    return settled
+
+
+@task(name="prove images", task_run_name="prove images", **PATIENT)
+def prove_images(installation: str, inventory: Inventory, plan: Plan, found: Found) -> tuple[Settled, ...]:
+    """Right before the manager is touched: every place asked anew, the nodes as they are now, and no tag moved."""
+    opened = opened_for(installation)
+    with failure_told(IMAGES):
+        demand = surveying.demand_for(connected(installation), inventory, plan, opened.settings)
+        settled = staging.prove_again(opened, demand, found, lambda *_: None)
+    images = len({proof.name for each in settled for proof in each.proofs})
+    tell(
+        IMAGES,
+        State.DONE,
+        f"{images} images proved at {len(settled)} {'place' if len(settled) == 1 else 'places'}",
+        1.0,
+    )
+    return settled
+
+
+def settled_text(settled: Settled) -> str:
+    """One line of what a place holds and got."""
+    brought = (
+        f"{len(settled.brought)} brought, {megabytes(settled.sent)} sent" if settled.brought else "nothing was missing"
+    )
+    return f"{len(settled.proofs)} images proved, {brought}" + (", pinned" if settled.pinned else "")
+
+
+def _bars(looks: Sequence[Look]) -> Callable[[str, int, int], None]:
+    """Progress in bytes, one bar and one gauge a node; where the source tells no sizes the estimate stands for them."""
+    sizes = {look.place: look.size for look in looks}
+    bars = {place: ShareTold(subject_of(place), f"Images on {place}") for place in sizes}
+
+    def show(place: str, done: int, total: int) -> None:
+        bars[place].show(done, total or sizes[place], _amount(done, total or sizes[place]))
+
+    return show
+
+
+def _amount(done: int, total: int) -> str:
+    return f"{megabytes(done)} of {megabytes(total)}" if total else megabytes(done)
+
+
+def _log(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        get_run_logger().info("%s: %s", finding.severity.value, finding.what)
