@@ -37,26 +37,25 @@ def stage(
         way: From where to where; the installation's own way if empty.
         repositories: A component's repository name at that version, where the sources disagree, e.g. {"portal": "apiportal"}.
     """
-    with session(installation) as open_session, Passage("staging", SAFE, {IMAGES: BEGUN}) as run:
+    with session(installation) as open_session:
         settings = by_way(open_session.connections.settings.images, way)
-        return staged(run, installation, Version(to), settings, repositories)
+        with images_open(installation, settings), Passage("staging", SAFE, {IMAGES: BEGUN}) as run:
+            return staged(run, installation, Version(to), settings, repositories)
 
 
 def staged(
     run: Passage, installation: str, to: Version, settings: ImageSourceSettings, repositories: dict[Component, str]
 ) -> dict[str, Any]:
-    """The steps of staging, within a run that has opened the installation; what was brought where."""
-    with images_open(installation, settings):
-        request = PlanRequest(to=to, prefix=settings.wanted_prefix, repositories=repositories)
-        inventory = run.submit(take_inventory, installation)
-        plan = run.submit(plan_images, installation, inventory, request)
-        wish = run.value(plan)
-        begun = time.monotonic()
-        bringing = bring(installation, inventory.result(), wish, after=[plan], keep=run.keep, every=True)
-        run.finish()
-        return {"to": str(to), "way": settings.way.value, "seconds": round(time.monotonic() - begun, 3)} | result_of(
-            bringing
-        )
+    """The steps of staging, within a run that has opened the installation and its images; what was brought where."""
+    request = PlanRequest(to=to, prefix=settings.wanted_prefix, repositories=repositories)
+    inventory = run.submit(take_inventory, installation)
+    planned = run.submit(plan_images, installation, inventory, request)
+    plan = run.value(planned)
+    begun = time.monotonic()
+    bringing = bring(installation, inventory.result(), plan, after=[planned], keep=run.keep, every=True)
+    run.finish()
+    seconds = round(time.monotonic() - begun, 3)
+    return {"to": str(to), "way": settings.way.value, "seconds": seconds} | result_of(bringing)
 
 
 def result_of(bringing: Bringing) -> dict[str, Any]:

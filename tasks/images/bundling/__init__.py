@@ -1,0 +1,1 @@
+"""Making a bundle of a release, and taking one in."""
