@@ -37,9 +37,9 @@ class _WholeError(Exception):
 class Uploader:
     """Uploads to the repositories of one registry; what was learned of it is kept."""
 
-    def __init__(self, client: RegistryClient, *, part: int = PART) -> None:
+    def __init__(self, client: RegistryClient, *, part: int = 0) -> None:
         self._client = client
-        self._part = part
+        self._part = part or PART
         self._whole: set[str] = set()
 
     def send(self, at: Repository, chunks: Iterable[bytes], media_type: str, known: Descriptor | None) -> Descriptor:

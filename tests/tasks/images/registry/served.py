@@ -269,6 +269,8 @@ _ROUTE = re.compile(r"/v2/(?P<repository>.+?)/(?P<kind>manifests|blobs/uploads|b
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
+    wbufsize = -1  # Headers and body in one go: two small writes wait for the other side's delayed ACK.
+    disable_nagle_algorithm = True
     state: Served
 
     def _serve(self) -> None:
@@ -345,9 +347,11 @@ class _Handler(BaseHTTPRequestHandler):
         of_blob = self.command == "GET" and reply.headers.get("Content-Type") == "application/octet-stream"
         if of_blob and faults.cut_get:
             self.wfile.write(body[: faults.cut_get.pop(0)])
+            self.wfile.flush()
             raise _CutError
         if of_blob and faults.stall_get:
             self.wfile.write(body[: faults.stall_get.pop(0)])
+            self.wfile.flush()
             self.connection.settimeout(20)
             self.connection.recv(1)
             raise _CutError
