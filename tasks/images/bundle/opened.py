@@ -100,7 +100,7 @@ class Opened:
             finally:
                 stream.close()
             sha256 = (of_archive if same else of_file).hexdigest()
-            if self.own and scan.end != seal(of_archive.sealed):
+            if self.own and scan.end != seal(of_archive.sealed()):
                 raise damaged("its seal is not that of its bytes")
         self.require_unchanged()
         return (own_contents if self.own else foreign_contents)(scan.members), sha256

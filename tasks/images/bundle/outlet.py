@@ -12,7 +12,8 @@ import zstandard
 from tasks.images.bundle.form import FRAME, Compression, seal, zstd_tail
 from tasks.images.layout import padding, tar_file, tar_member
 
-# Level 3 is zstd's own default: measured on layers of images, 1 is a tenth faster and 5 % larger, 6 a third as fast.
+# Measured on layers of programs and libraries, one core: level 1 leaves 0.33 at 410 MB/s, 3 0.27 at 240, 6 0.24 at 74.
+# What is compressed already goes through at 2.9 GB/s.
 _LEVEL: Final = 3
 
 

@@ -32,10 +32,10 @@ class Slot:
     @classmethod
     def claim(cls, path: Path, *, replace: bool) -> Self:
         """Raise `UsageError` (the name is taken, or cannot be written) or `BlockedError` (somebody writes it now)."""
-        if path.exists() and not replace:
-            raise UsageError(f"{path} exists already.", next="Remove it, or name another file.")
         partial = path.with_name(f".{path.name}.partial")
         try:
+            if path.exists() and not replace:
+                raise UsageError(f"{path} exists already.", next="Remove it, or name another file.")
             path.parent.mkdir(parents=True, exist_ok=True)
             # What a run that died left has this name too, and is written over.
             handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -44,11 +44,7 @@ class Slot:
                 raise BlockedError(f"{path} is being written by another run.", next="Wait until that has ended.")
             os.ftruncate(handle, 0)
         except OSError as problem:
-            raise UsageError(
-                f"The bundle cannot be written to {path.parent}.",
-                observed=problem.strerror or type(problem).__name__,
-                next="Name a folder that this user may write to.",
-            ) from None
+            raise explain_folder(problem, path.parent) from None
         return cls(path, partial, os.fdopen(handle, "wb", buffering=1024 * 1024))
 
     def publish(self, *, replace: bool) -> None:
@@ -107,6 +103,15 @@ def require_room(folder: Path, size: int) -> None:
             observed=f"Free: {free:,} bytes. Needed: {size + RESERVE:,}.",
             next="Free some space, or name another folder.",
         )
+
+
+def explain_folder(problem: OSError, folder: Path) -> UsageError:
+    """An error of the place that the bundle was to go to."""
+    return UsageError(
+        f"The bundle cannot be written to {folder}.",
+        observed=problem.strerror or type(problem).__name__,
+        next="Name a folder that this user may write to.",
+    )
 
 
 def explain_write(problem: OSError, folder: Path) -> UpgradeError:

@@ -109,10 +109,11 @@ class BundleSource:
             try:
                 with check_signature(self.path, opened.file, self._signature, self._signers) as signed_by:
                     contents, sha256 = opened.inspect(progress, self._stop)
+                    facts = _facts(opened, contents, sha256, signed_by())
             except BaseException:
                 self.close()
                 raise
-            self._verified = contents, _facts(opened, contents, sha256, signed_by())
+            self._verified = contents, facts
         return self._verified
 
 

@@ -9,12 +9,12 @@ _LITTLE: Final = 64 * 1024
 
 
 class Sum:
-    """A SHA-256 whose work is done in a thread; `sealed` is the one over the first `until` bytes only."""
+    """A SHA-256 whose work is done in a thread; `sealed` tells the one over the first `until` bytes only."""
 
     def __init__(self, until: int = -1) -> None:
         self._hash = hashlib.sha256()
         self._left = until
-        self.sealed = ""
+        self._sealed = ""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle-sum")
         self._last: Future[None] | None = None
 
@@ -35,10 +35,15 @@ class Sum:
         self._settle()
         return self._hash.hexdigest()
 
+    def sealed(self) -> str:
+        """Of the first `until` bytes; "" where there were not as many."""
+        self._settle()
+        return self._sealed
+
     def _add(self, data: bytes) -> None:
-        if 0 <= self._left <= len(data) and not self.sealed:
+        if 0 <= self._left <= len(data) and not self._sealed:
             self._hash.update(data[: self._left])
-            self.sealed = self._hash.hexdigest()
+            self._sealed = self._hash.hexdigest()
             data, self._left = data[self._left :], -1
         self._hash.update(data)
         self._left -= len(data)

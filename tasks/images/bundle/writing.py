@@ -16,7 +16,7 @@ from tasks.images.bundle.form import FOR_DOCKER, MARK_MEMBER, RECORD, Compressio
 from tasks.images.bundle.held import Base
 from tasks.images.bundle.outlet import Outlet
 from tasks.images.bundle.record import BaseRecord, BlobRecord, BundledImage, BundleFacts, BundleRecord
-from tasks.images.bundle.slot import Slot, explain_write, require_room
+from tasks.images.bundle.slot import Slot, explain_folder, explain_write, require_room
 from tasks.images.layout import (
     INDEX_NAME,
     LAYOUT_NAME,
@@ -33,7 +33,7 @@ from tasks.images.model import Blob, Descriptor, Image, Layer, Source
 
 Progress = Callable[[int, int], None]
 
-# Layers of files and Java archives come to 0.4 and more under zstd; a little more is asked for.
+# Programs come to 0.3 under zstd, Java archives to more; this asks for about what a release takes.
 _ZSTD_RATIO: Final = 0.5
 
 
@@ -65,10 +65,13 @@ def write_bundle(
     `StoppedError`, `UnprovenError` (bytes that are not what their digest says), and what the source raises.
     """
     chosen = compress or compression_for(images)
-    if path.is_dir():
-        path /= bundle_name(version, since=held.since if held else "", compress=chosen)
     work = _Work(source, _distinct(images), held, progress, stop)
-    require_room(path.parent, round((work.total or 0) * (1 if chosen == "none" else _ZSTD_RATIO)))
+    try:
+        if path.is_dir():
+            path /= bundle_name(version, since=held.since if held else "", compress=chosen)
+        require_room(path.parent, round(work.expected * (1 if chosen == "none" else _ZSTD_RATIO)))
+    except OSError as problem:
+        raise explain_folder(problem, path.parent) from None
     slot = Slot.claim(path, replace=replace)
     outlet = Outlet(slot.file, chosen, slot.watch)
     try:
@@ -112,6 +115,7 @@ class _Work:
     blobs: dict[str, BlobRecord] = field(default_factory=dict)
     done: int = 0
     total: int | None = field(init=False)
+    expected: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.layers = {layer.diff_id: layer for image in self.images for layer in image.layers}
@@ -120,9 +124,11 @@ class _Work:
         for diff_id in self.absent:
             if form := self.layers[diff_id].blob:
                 self.left_out[diff_id] = form
-        # The bytes of layers to read, None where a size is not known.
+        # The bytes of layers to read, None where a size is not known; what is about to be written, as far as is known.
         sizes = [form.size if (form := self.layers[diff_id].blob) else None for diff_id in self._wanted()]
         self.total = None if None in sizes else sum(size or 0 for size in sizes)
+        to_write = [self.layers[diff_id] for diff_id in self.layers if diff_id not in self.absent]
+        self.expected = sum(layer.blob.size if layer.blob else layer.estimate for layer in to_write)
 
     def _wanted(self) -> frozenset[str]:
         # A layer that is left out and whose size the source cannot tell is read, and only counted.

@@ -68,7 +68,7 @@ class Shelf:
         media_type, content = self.contents[diff_id]
         return Descriptor(media_type, digest_of(content), len(content))
 
-    def find(self, references: Sequence[ImageReference], platform: Platform | None) -> tuple[Image, ...]:
+    def find(self, references: Sequence[ImageReference], platform: Platform | None) -> tuple[Image, ...]:  # noqa: ARG002
         return tuple(self.images[reference.normal] for reference in references)
 
     def read(self, images: Sequence[Image], wanted: frozenset[str]) -> Iterator[Blob]:
@@ -112,3 +112,8 @@ def bundle(
 def everything(blobs: Iterator[Blob]) -> Mapping[str, bytes]:
     """All blobs by digest."""
     return {blob.digest: b"".join(blob.chunks) for blob in blobs}
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
