@@ -13,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli import database_commands
+from deployments.cli import database_commands, images_commands
 from deployments.cli import database_options as db
+from deployments.cli import images_options as img
 from deployments.cli import options as opt
 from deployments.cli.outcome import DocumentedError, defect, tell_failure, unwritten, usage_error
 from tasks.domain.errors import UpgradeError, UsageError
@@ -57,7 +58,9 @@ def status(
 
 
 @app.command()
+@img.takes_images(img.Going, img.Taking, img.Bundled, img.Signed, img.Registry, img.Reaching)
 def plan(
+    *,
     to: opt.To,
     config: opt.Config = None,
     kubeconfig: opt.Kubeconfig = "",
@@ -69,16 +72,20 @@ def plan(
     image_prefix: opt.ImagePrefix = "",
     repository: opt.Repository = None,
     output: opt.Output = opt.Format.TEXT,
+    images: img.Choices,
 ) -> None:
     """Show what an upgrade would do, in order, and what stands against it.  Changes nothing."""
     from deployments.cli import look
 
     settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix)
+    settings = img.with_images(settings, images)
     look.plan(settings, opt.wish(settings, to, environments, together, parallel, repository), output)
 
 
 @app.command()
+@img.takes_images(img.Going, img.Taking, img.Bundled, img.Signed, img.Registry, img.Reaching)
 def upgrade(
+    *,
     to: opt.To,
     config: opt.Config = None,
     kubeconfig: opt.Kubeconfig = "",
@@ -100,12 +107,13 @@ def upgrade(
     yes: opt.Yes = False,
     dry_run: opt.DryRun = False,
     output: opt.Output = opt.Format.TEXT,
+    images: img.Choices,
 ) -> None:
     """Upgrade: backup, manager, and when it is Ready all others, each pod asked for its version."""
     from deployments.cli import look, upgrading
 
     settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
-    settings = opt.with_timeouts(settings, manager_timeout, timeout)
+    settings = opt.with_timeouts(img.with_images(settings, images), manager_timeout, timeout)
     settings = db.with_backup(settings, engine, ssh, keep=keep, keep_days=keep_days, ephemeral_allowed=allow_ephemeral)
     wish = opt.wish(settings, to, environments, together, parallel, repository)
     if dry_run:
@@ -121,6 +129,7 @@ for _command in (
     database_commands.restore,
 ):
     app.command()(_command)
+app.add_typer(images_commands.app)
 
 
 @app.command()
