@@ -4,6 +4,7 @@ import io
 import os
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,17 @@ from tests.tasks.images.bundle.shelf import bundle
 COMPRESSIONS = ("none", "zstd")
 
 
+ASKED: tuple[Callable[[BundleSource], object], ...] = (
+    lambda source: verify_bundle(source.path),
+    lambda source: source.find([ImageReference.parse("apinizercloud/worker:2025.07.0")], None),
+    lambda source: next(source.read((), frozenset())),
+)
+
+
 def refused(path: Path, *, asked: int = 0) -> UpgradeError:
     """By the verification, or by a source that is asked at once, which has given nothing."""
-    with pytest.raises(UpgradeError) as caught, BundleSource(path) as source:
-        if asked % 3 == 0:
-            verify_bundle(path)
-        elif asked % 3 == 1:
-            source.find([ImageReference.parse("apinizercloud/worker:2025.07.0")], None)
-        else:
-            next(source.read((), frozenset()))
+    with BundleSource(path) as source, pytest.raises(UpgradeError) as caught:
+        ASKED[asked % 3](source)
     assert isinstance(caught.value, DamagedArchiveError | UsageError)
     assert caught.value.observed
     return caught.value
