@@ -33,7 +33,10 @@ class Row(NamedTuple):
 
 
 class Display:
-    """Listens to a run's events while the context lasts; `rows` are in the order in which the run comes to them."""
+    """Listens to a run's events while the context lasts; `rows` are in the order in which the run comes to them.
+
+    What turns up on the way as a part of a row ("images on node-a" of "images") gets a row below it.
+    """
 
     def __init__(self, console: Console, rows: list[Row]) -> None:
         self._console = console
@@ -70,6 +73,8 @@ class Display:
             return
         if event.subject in self._rows:
             self._rows[event.subject] = event
+        elif (whole := event.subject.partition(" on ")[0]) in self._rows:
+            self._rows = _with_part(self._rows, whole, event)
         if not self._console.is_terminal and self._told.get(event.subject) != event.text:
             self._told[event.subject] = event.text
             self._line(f"{event.subject}: {event.text}", "")
@@ -104,3 +109,11 @@ class Display:
             return self._spinners.setdefault(name, Spinner("dots", style="cyan"))
         symbol, style = MARK[event.state]
         return Text(symbol, style=style)
+
+
+def _with_part(rows: dict[str, Event], whole: str, event: Event) -> dict[str, Event]:
+    """The rows with a new one after those that belong to `whole` already."""
+    names = list(rows)
+    last = max(n for n, name in enumerate(names) if name == whole or name.startswith(f"{whole} on "))
+    ordered = [*names[: last + 1], event.subject, *names[last + 1 :]]
+    return {name: rows.get(name, event) for name in ordered}

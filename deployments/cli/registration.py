@@ -3,12 +3,14 @@
 import importlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 
+from blocks.image_settings import ImageSourceSettings
 from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.cli.server import check_level, reach
 from deployments.cli.tables import console
@@ -29,11 +31,12 @@ def deploy(
     backup_cron: str,
     timezone: str,
     keep: bool,
+    stage_cron: str = "",
 ) -> None:
     """Register everything; raise `UsageError` for what cannot be, `TemporaryError` where the server is away.
 
-    `cron` is when the upgrade to `to` runs, `backup_cron` when a backup is made.  Without one the schedules that
-    are there stay, unless `keep` is false.
+    `cron` is when the upgrade to `to` runs, `stage_cron` when its images are brought, `backup_cron` when a backup is
+    made.  Without one the schedules that are there stay, unless `keep` is false.
     """
     if not NAME.fullmatch(installation):
         raise UsageError(
@@ -42,7 +45,7 @@ def deploy(
             next="Name it like site-a.",
         )
     check_level()
-    wanted = _checked_schedules(to, cron, backup_cron, timezone)
+    wanted = _checked_schedules(to, cron, stage_cron, backup_cron, timezone)
     server = os.environ.get("PREFECT_API_URL", "")
     if not server:
         raise UsageError(
@@ -71,15 +74,19 @@ def deploy(
     )
 
 
-def _checked_schedules(to: str, cron: str, backup_cron: str, timezone: str) -> dict[str, dict[str, Any]]:
+def _checked_schedules(
+    to: str, cron: str, stage_cron: str, backup_cron: str, timezone: str
+) -> dict[str, dict[str, Any]]:
     """The schedules that are asked for, by the flow's name."""
     if to:
         Version(to)
-    if cron and not to:
-        raise UsageError("A schedule needs a version.", next="Say which version it upgrades to: --to VERSION.")
+    if (cron or stage_cron) and not to:
+        raise UsageError("A schedule needs a version.", next="Say which version it is for: --to VERSION.")
     wanted = {}
     if cron:
         wanted["upgrade"] = _checked_schedule(cron, timezone, {"to": to})
+    if stage_cron:
+        wanted["stage"] = _checked_schedule(stage_cron, timezone, {"to": to})
     if backup_cron:
         wanted["backup"] = _checked_schedule(backup_cron, timezone, {})
     return wanted
@@ -150,7 +157,25 @@ def _absolute(settings: InstallationSettings) -> InstallationSettings:
         return str(Path(path).expanduser().resolve()) if path else ""
 
     clusters = tuple(_cluster(c, whole(c.kubeconfig_path)) for c in settings.clusters)
-    return settings.model_copy(update={"clusters": clusters, "backup_dir": whole(settings.backup_dir)})
+    images = _images(settings.images, whole)
+    return settings.model_copy(
+        update={"clusters": clusters, "images": images, "backup_dir": whole(settings.backup_dir)}
+    )
+
+
+def _images(images: ImageSourceSettings, whole: Callable[[str], str]) -> ImageSourceSettings:
+    source, nodes = images.source, images.nodes
+    registry = source.registry.model_copy(update={"ca_file": whole(source.registry.ca_file)})
+    files = {name: whole(getattr(nodes, name)) for name in ("identity_file", "config_file", "known_hosts")}
+    taken = {name: whole(getattr(source, name)) for name in ("bundle", "allowed_signers")}
+    return images.model_copy(
+        update={
+            "ca_file": whole(images.ca_file),
+            "staging": whole(images.staging),
+            "nodes": nodes.model_copy(update=files),
+            "source": source.model_copy(update={**taken, "registry": registry}),
+        }
+    )
 
 
 def _cluster(cluster: ClusterSettings, path: str) -> ClusterSettings:

@@ -67,7 +67,7 @@ def _load() -> None:
 
 def _rows(plan: Plan) -> list[Row]:
     """What the display shows, in the order in which the run comes to it."""
-    first = ["database", *(["backup", "proof"] if plan.migrates else [])]
+    first = ["database", *(["backup", "proof"] if plan.migrates else []), "images"]
     return [*map(Row, first), *(Row(str(step.key), step.component.value) for step in plan.steps)]
 
 
