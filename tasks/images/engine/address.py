@@ -100,18 +100,24 @@ def _tls(url: str, environment: Mapping[str, str]) -> "TLSConfig | None":
 def _of_context(name: str) -> Address | None:
     """The context that `docker context use` or DOCKER_CONTEXT chose; None for the default one."""
     from docker.context import ContextAPI
-    from docker.errors import DockerException
+    from docker.context.config import get_current_context_name
 
+    name = name or get_current_context_name()
+    if name == "default":
+        return None
     try:
-        context = ContextAPI.get_context(name) if name else ContextAPI.get_current_context()
-    except (DockerException, OSError, ValueError, KeyError):
-        context = None
-    if context is None:
-        if name:
-            raise UsageError(
-                f"There is no Docker context {name!r}.", next="See `docker context ls`; DOCKER_CONTEXT names it."
-            )
-        return None
-    if context.Name == "default" or not context.Host:
-        return None
-    return Address(context.Host, context.TLSConfig)
+        context = ContextAPI.get_context(name)
+        found = Address(context.Host, context.TLSConfig) if context and context.Host else None
+    except Exception as error:  # noqa: BLE001 -- the SDK raises bare ones for a file that it cannot read.
+        raise _no_context(name, str(error)) from None
+    if found is None:
+        raise _no_context(name, "")
+    return found
+
+
+def _no_context(name: str, observed: str) -> UsageError:
+    return UsageError(
+        f"There is no Docker context {name!r} that can be used.",
+        observed=observed,
+        next="See `docker context ls`; DOCKER_CONTEXT or `docker context use` chose this one. DOCKER_HOST goes before it.",
+    )

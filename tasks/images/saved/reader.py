@@ -13,6 +13,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from tasks.domain.errors import DamagedArchiveError, TemporaryError, UnprovenError, UpgradeError
@@ -39,15 +40,9 @@ def read_saved(
     that is not recognised (None: the system's).  Raise `DamagedArchiveError` (no archive), `TemporaryError` (cut short,
     with the engine's reason where it gave one) or `UnprovenError` (something wanted was not in it).
     """
-    reading = _Reading(Tape(chunks), images, wanted, spool)
-    try:
+    reading = _Reading(Tape(chunks), images, wanted, where, spool)
+    with _told(where):
         yield from reading.blobs()
-    except CutShortError as error:
-        raise _cut(error, where) from None
-    except ArchiveError as error:
-        raise DamagedArchiveError(
-            f"What {where} sent is no archive of images.", observed=f"{error}.", next="Try again; look at its log."
-        ) from None
     if reading.missing:
         raise UnprovenError(
             f"{where} did not send everything that was asked for.",
@@ -57,8 +52,11 @@ def read_saved(
 
 
 class _Reading:
-    def __init__(self, tape: Tape, images: Sequence[Image], wanted: frozenset[str], spool: str | None) -> None:
+    def __init__(
+        self, tape: Tape, images: Sequence[Image], wanted: frozenset[str], where: str, spool: str | None
+    ) -> None:
         self._tape = tape
+        self._where = where
         self._spool = spool
         self._configs = {image.config for image in images}
         self._layers = set(wanted)
@@ -108,7 +106,12 @@ class _Reading:
         if diff_id in self._layers:
             self._layers.discard(diff_id)
             media_type = self._types.get(digest, DOCKER_LAYER)
-            yield Blob("layer", diff_id, digest, size, media_type, self._tape.chunks())
+            yield Blob("layer", diff_id, digest, size, media_type, self._chunks())
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The current layer's bytes: whoever takes them is to hear of a fault in the same words."""
+        with _told(self._where):
+            yield from self._tape.chunks()
 
     def _unrecognised(self, size: int) -> Iterator[Blob]:
         with tempfile.TemporaryFile(dir=self._spool) as file:
@@ -126,6 +129,19 @@ class _Reading:
 def _chunks_of(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
         yield chunk
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Faults of the archive in words for people."""
+    try:
+        yield
+    except CutShortError as error:
+        raise _cut(error, where) from None
+    except ArchiveError as error:
+        raise DamagedArchiveError(
+            f"What {where} sent is no archive of images.", observed=f"{error}.", next="Try again; look at its log."
+        ) from None
 
 
 def _cut(error: CutShortError, where: str) -> UpgradeError:

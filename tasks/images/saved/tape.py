@@ -12,6 +12,10 @@ _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_NAME = 1 << 20  # A longer name or pax header is no archive of images.
 _TAIL = 4096  # Enough for an engine's message at the end of a stream that it broke off.
 _REGULAR = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
+# A size in their headers counts for nothing (Go's archive/tar, isHeaderOnlyType).
+_WITHOUT_DATA = frozenset(
+    {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
+)
 
 
 class ArchiveError(Exception):
@@ -80,10 +84,9 @@ class Tape:
             raise ArchiveError(f"a sparse file at {self.passed}")
         if "size" in told:
             self._left, self._padding = _number(told["size"]), -_number(told["size"]) % _BLOCK
-        regular = info.type in _REGULAR and not info.name.endswith("/")
-        if not regular and info.type not in (tarfile.AREGTYPE, tarfile.REGTYPE):
-            self._left = self._padding = 0  # Only files carry data (POSIX pax, "size").
-        return Entry(told.get("path", info.name).removeprefix("./"), self._left, regular)
+        if info.type in _WITHOUT_DATA:
+            self._left = self._padding = 0
+        return Entry(told.get("path", info.name).removeprefix("./"), self._left, info.type in _REGULAR)
 
     def _header(self, block: bytes) -> tarfile.TarInfo:
         try:

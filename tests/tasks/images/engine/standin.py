@@ -1,0 +1,467 @@
+"""A Docker engine of the tests' own: it keeps images as moby does and answers over a unix socket, and it can fail.
+
+What it does with an archive follows moby's image/tarexport (save.go, load.go of 20.10 and 26); the samples of real
+engines, and the end-to-end tests against them, hold it to that.  Run as a program it is the command `docker`.
+"""
+
+import argparse
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import socket
+import socketserver
+import sys
+import tarfile
+import threading
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+
+def sha(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def dump(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def tar_of(files: Sequence[tuple[str, bytes | str]]) -> bytes:
+    """An archive of files, and of links where a text stands for the content."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def full(name: str) -> str:
+    """docker.io/library/NAME for NAME."""
+    name = name.removeprefix("docker.io/").removeprefix("library/")
+    head = name.partition("/")[0]
+    if "/" in name and ("." in head or ":" in head):
+        return name
+    return f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}"
+
+
+def short(name: str) -> str:
+    return full(name).removeprefix("docker.io/").removeprefix("library/")
+
+
+class RefusedError(Exception):
+    pass
+
+
+@dataclass
+class Engine:
+    """Images by Id, layers by chain ID; with `store` "containerd" content by digest."""
+
+    store: str = "graph"
+    form: int = 20
+    configs: dict[str, bytes] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, bytes] = field(default_factory=dict)
+    content: dict[str, bytes] = field(default_factory=dict)
+    loaded: list[int] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    fault: str = ""
+
+    # What it holds
+
+    def add(self, name: str, layers: Sequence[bytes], **config: Any) -> str:
+        """Make an image of uncompressed layers; returns its config's digest."""
+        document = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Env": [name]},
+            "created": "2026-01-01T00:00:00Z",
+        }
+        document |= config
+        document["rootfs"] = {"type": "layers", "diff_ids": [sha(layer) for layer in layers]}
+        content = dump(document)
+        self._keep(content, layers)
+        if self.store == "graph":
+            self.tags[full(name)] = sha(content)
+        else:
+            self.tags[full(name)] = self._manifest(content, layers)
+        return sha(content)
+
+    def _keep(self, config: bytes, layers: Sequence[bytes]) -> None:
+        self.configs[sha(config)] = config
+        for chain, layer in zip(self.chains(config), layers, strict=True):
+            self.layers[chain] = layer
+
+    def _manifest(self, config: bytes, layers: Sequence[bytes]) -> str:
+        blobs = [(gzip.compress(layer, mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip") for layer in layers]
+        manifest = dump(
+            {
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "config": {
+                    "mediaType": "application/vnd.oci.image.config.v1+json",
+                    "digest": sha(config),
+                    "size": len(config),
+                },
+                "layers": [{"mediaType": kind, "digest": sha(blob), "size": len(blob)} for blob, kind in blobs],
+            }
+        )
+        self.content |= {sha(each): each for each in (config, manifest, *(blob for blob, _ in blobs))}
+        return sha(manifest)
+
+    @staticmethod
+    def chains(config: bytes) -> list[str]:
+        chains: list[str] = []
+        for diff_id in json.loads(config)["rootfs"]["diff_ids"]:
+            chains.append(sha(f"{chains[-1]} {diff_id}".encode()) if chains else diff_id)
+        return chains
+
+    def config_of(self, image: str) -> bytes:
+        return (
+            self.configs[image]
+            if self.store == "graph"
+            else self.content[json.loads(self.content[image])["config"]["digest"]]
+        )
+
+    def find(self, name: str) -> str:
+        image = self.tags.get(full(name), name)
+        if image not in self.tags.values():
+            raise RefusedError(f"No such image: {name}")
+        return image
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        image = self.find(name)
+        config = json.loads(self.config_of(image))
+        return {
+            "Id": image,
+            "RepoTags": [short(tag) for tag, other in self.tags.items() if other == image],
+            "RepoDigests": [],
+            "Os": config["os"],
+            "Architecture": config["architecture"],
+            "Variant": config.get("variant", ""),
+            "Size": 1000,
+            "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
+        }
+
+    def info(self) -> dict[str, Any]:
+        status = (
+            [["driver-type", "io.containerd.snapshotter.v1"]] if self.store == "containerd" else [["Backing", "extfs"]]
+        )
+        return {
+            "ServerVersion": "20.10.24",
+            "DockerRootDir": "/",
+            "OSType": "linux",
+            "Architecture": "x86_64",
+            "DriverStatus": status,
+        }
+
+    # The archives
+
+    def save(self, names: Sequence[str]) -> bytes:
+        ids = {name: self.find(name) for name in names}
+        if self.store == "containerd":
+            return self._layout(ids)
+        files: dict[str, bytes | str] = {}
+        manifest = []
+        places: dict[str, str] = {}
+        for image in dict.fromkeys(ids.values()):
+            write = self._of_20 if self.form == 20 else self._of_25
+            paths = write(image, files, places)
+            config = f"{image[7:]}.json" if self.form == 20 else f"blobs/sha256/{image[7:]}"
+            files[config] = self.configs[image]
+            tags = [short(name) for name, other in ids.items() if other == image]
+            manifest.append({"Config": config, "RepoTags": tags, "Layers": paths})
+        last = [("manifest.json", dump(manifest)), ("repositories", b"{}")]
+        return tar_of([*sorted(files.items()), *last])
+
+    def _of_20(self, image: str, files: dict[str, bytes | str], places: dict[str, str]) -> list[str]:
+        config = json.loads(self.configs[image])
+        parent, paths = "", []
+        chains, diff_ids = self.chains(self.configs[image]), config["rootfs"]["diff_ids"]
+        for number, (chain, diff_id) in enumerate(zip(chains, diff_ids, strict=True)):
+            last = number == len(chains) - 1
+            described: dict[str, Any] = {"created": "1970-01-01T00:00:00Z", "container_config": {"Env": None}}
+            if last:
+                described = {key: config[key] for key in ("created", "config", "architecture", "os") if key in config}
+            named = {**described, "layer_id": chain, **({"parent": f"sha256:{parent}"} if parent else {})}
+            v1 = hashlib.sha256(dump(dict(sorted(named.items())))).hexdigest()
+            files[f"{v1}/VERSION"] = b"1.0"
+            told = {"id": v1, **({"parent": parent} if parent else {}), **described, "os": config["os"]}
+            files[f"{v1}/json"] = dump(told)
+            place = places.setdefault(diff_id, v1)
+            files.setdefault(f"{v1}/layer.tar", self.layers[chain] if place == v1 else f"../{place}/layer.tar")
+            paths.append(f"{v1}/layer.tar")
+            parent = v1
+        return paths
+
+    def _of_25(self, image: str, files: dict[str, bytes | str], _places: dict[str, str]) -> list[str]:
+        diff_ids = json.loads(self.configs[image])["rootfs"]["diff_ids"]
+        for chain, diff_id in zip(self.chains(self.configs[image]), diff_ids, strict=True):
+            files[f"blobs/sha256/{diff_id[7:]}"] = self.layers[chain]
+        return [f"blobs/sha256/{diff_id[7:]}" for diff_id in diff_ids]
+
+    def _layout(self, ids: dict[str, str]) -> bytes:
+        wanted: dict[str, bytes] = {}
+        index = []
+        for name, image in ids.items():
+            manifest = json.loads(self.content[image])
+            digests = [image, manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
+            wanted |= {f"blobs/sha256/{digest[7:]}": self.content[digest] for digest in digests}
+            names = {
+                "io.containerd.image.name": full(name),
+                "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+            }
+            index.append(
+                {
+                    "mediaType": manifest["mediaType"],
+                    "digest": image,
+                    "size": len(self.content[image]),
+                    "annotations": names,
+                }
+            )
+        document = dump({"schemaVersion": 2, "manifests": index})
+        manifest = [{"Config": f"blobs/sha256/{sha(self.config_of(image))[7:]}"} for image in ids.values()]
+        last: list[tuple[str, bytes | str]] = [
+            ("index.json", document),
+            ("manifest.json", dump(manifest)),
+            ("oci-layout", b"{}"),
+        ]
+        return tar_of([*sorted(wanted.items()), *last])
+
+    def load(self, archive: bytes) -> None:
+        self.loaded.append(len(archive))
+        try:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+                files = {each.name: opened.extractfile(each).read() for each in opened if each.isreg()}  # type: ignore[union-attr]
+        except tarfile.TarError:
+            raise RefusedError("unexpected EOF") from None
+        if self.store == "containerd":
+            self._load_layout(files)
+            return
+        if "manifest.json" not in files:
+            raise RefusedError("open /var/lib/docker/tmp/docker-import-1/repositories: no such file or directory")
+        for item in json.loads(files["manifest.json"]):
+            config = files[item["Config"]]
+            diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+            for chain, diff_id, path in zip(self.chains(config), diff_ids, item["Layers"], strict=True):
+                if chain not in self.layers:
+                    self.layers[chain] = self._layer(diff_id, path, files)
+            self.configs[sha(config)] = config
+            self.tags |= {full(tag): sha(config) for tag in item["RepoTags"]}
+
+    def _layer(self, diff_id: str, path: str, files: dict[str, bytes]) -> bytes:
+        if path not in files:
+            raise RefusedError(f"open /var/lib/docker/tmp/docker-import-1/{path}: no such file or directory")
+        content = gzip.decompress(files[path]) if files[path][:2] == b"\x1f\x8b" else files[path]
+        if sha(content) != diff_id:
+            raise RefusedError(f'invalid diffID for layer 0: expected "{diff_id}", got "{sha(content)}"')
+        return content
+
+    def _load_layout(self, files: dict[str, bytes]) -> None:
+        self.content |= {sha(each): each for name, each in files.items() if name == f"blobs/sha256/{sha(each)[7:]}"}
+        for entry in json.loads(files["index.json"])["manifests"]:
+            manifest = json.loads(self.content[entry["digest"]])
+            for digest in (manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])):
+                if digest not in self.content:
+                    raise RefusedError(f"failed to get reader from content store: content digest {digest}: not found")
+            self.tags[entry["annotations"]["io.containerd.image.name"]] = entry["digest"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    engine: Engine
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 -- http.server's name.
+        pass
+
+    def do_GET(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        parts = [urllib.parse.unquote(part) for part in url.path.split("/") if part]
+        parts = parts[1:] if parts and parts[0].startswith("v1.") else parts
+        query = urllib.parse.parse_qs(url.query)
+        self.engine.asked.append("/".join(parts))
+        if self.engine.fault == "500":
+            self._answer(500, {"message": "driver is out of order"})
+            return
+        try:
+            self._route(parts, query)
+        except RefusedError as error:
+            self._answer(404, {"message": str(error)})
+
+    do_POST = do_GET  # noqa: N815 -- http.server asks for it so.
+
+    def _route(self, parts: list[str], query: dict[str, list[str]]) -> None:
+        engine = self.engine
+        match parts:
+            case ["version"]:
+                self._answer(200, {"ApiVersion": "1.41", "Version": "20.10.24"})
+            case ["info"]:
+                self._answer(200, engine.info())
+            case ["images", "get"]:
+                self._stream(engine.save(query["names"]))
+            case ["images", "load"]:
+                engine.load(self._body())
+                self._answer(200, {})
+            case ["images", "create"]:
+                self._pull(query["fromImage"][0] + ":" + query["tag"][0])
+            case ["images", "json"]:
+                pattern = json.loads(query.get("filters", ["{}"])[0]).get("reference", [""])[0]
+                ids = {image for tag, image in engine.tags.items() if short(tag).startswith(pattern)}
+                self._answer(200, [engine.inspect(image) for image in sorted(ids)])
+            case ["images", *name, "json"]:
+                self._answer(200, engine.inspect("/".join(name)))
+            case ["images", *name, "history"]:
+                layers = engine.inspect("/".join(name))["RootFS"]["Layers"]
+                self._answer(200, [{"Size": 0}, *({"Size": 100 + number} for number in reversed(range(len(layers))))])
+            case ["images", *name, "tag"]:
+                engine.tags[full(query["repo"][0])] = engine.find("/".join(name))
+                self._answer(201, {})
+            case _:
+                self._answer(404, {"message": "page not found"})
+
+    def _pull(self, name: str) -> None:
+        fault = self.engine.fault
+        lines = [{"status": f"Pulling from {name}"}]
+        lines.append(
+            {"error": fault.removeprefix("pull: ")} if fault.startswith("pull: ") else {"status": "Image is up to date"}
+        )
+        self._stream(b"".join(dump(line) + b"\r\n" for line in lines))
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def _answer(self, code: int, document: object) -> None:
+        content = dump(document)
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _stream(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        fault = self.engine.fault
+        half = content[: len(content) // 2] if fault in ("cut", "error in stream", "short") else content
+        if fault == "error in stream":
+            half += b'{"errorDetail":{"message":"write: no space left on device"},"error":"write: no space left on device"}\n'
+        for begin in range(0, len(half), 700):
+            piece = half[begin : begin + 700]
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        if fault == "cut":
+            self.close_connection = True
+            return
+        self.wfile.write(b"0\r\n\r\n")
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+@contextmanager
+def serving(engine: Engine, path: Path) -> Iterator[str]:
+    """Serve the engine at a socket; yields its address."""
+    server = _Server(str(path), type("Handler", (_Handler,), {"engine": engine}))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"unix://{path}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def command(path: Path) -> Path:
+    """A program at `path` that is the command `docker`."""
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -S {__file__} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self._path)
+
+
+def main() -> int:  # noqa: C901 -- one case a command.
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-H", dest="address", default="")
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    path = given.address.removeprefix("unix://")
+
+    def ask(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
+        connection = _Connection(path)
+        connection.request(method, url, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def fail(content: bytes) -> int:
+        print("Error response from daemon: " + json.loads(content)["message"], file=sys.stderr)
+        return 1
+
+    out = sys.stdout.buffer
+    try:
+        match given.words:
+            case ["info", "--format", "{{json .}}"]:
+                out.write(ask("GET", "/info")[1] + b"\n")
+            case ["info", "--format", "{{.DockerRootDir}}"]:
+                out.write(json.loads(ask("GET", "/info")[1])["DockerRootDir"].encode() + b"\n")
+            case ["image", "ls", "-q", "--no-trunc"]:
+                out.write(b"".join(each["Id"].encode() + b"\n" for each in json.loads(ask("GET", "/images/json")[1])))
+            case ["image", "inspect", "--format", _, *names]:
+                failed = 0
+                for name in names:
+                    code, content = ask("GET", f"/images/{name}/json")
+                    if code == 200:
+                        out.write(content + b"\n")
+                    else:
+                        print(f"Error: No such image: {name}", file=sys.stderr)
+                        failed = 1
+                return failed
+            case ["save", *names]:
+                code, content = ask("GET", "/images/get?" + urllib.parse.urlencode({"names": names}, doseq=True))
+                if code != 200:
+                    return fail(content)
+                out.write(content)
+            case ["load"]:
+                code, content = ask("POST", "/images/load", sys.stdin.buffer.read())
+                if code != 200:
+                    return fail(content)
+            case ["tag", image, name]:
+                code, content = ask("POST", f"/images/{image}/tag?repo={name}")
+                return 0 if code == 201 else fail(content)
+            case ["history", *_, name]:
+                steps = json.loads(ask("GET", f"/images/{name}/history")[1])
+                out.write(b"".join(b"%d\n" % step["Size"] for step in steps))
+            case ["image", "ls", "--format", _, repository]:
+                for each in json.loads(ask("GET", "/images/json")[1]):
+                    out.write(b"".join(tag.encode() + b"\n" for tag in each["RepoTags"] if tag.startswith(repository)))
+            case _:
+                print(f"docker: {given.words} is not a docker command.", file=sys.stderr)
+                return 1
+    except OSError:
+        print(f"Cannot connect to the Docker daemon at {given.address}. Is the docker daemon running?", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
