@@ -31,6 +31,7 @@ _NO_SUDO = ("a password is required", "a terminal is required", "no tty present"
 _NOT_ALLOWED = ("is not in the sudoers file", "is not allowed to", "may not run sudo")
 # Whoever wrote it, a shell of whatever kind, env or sudo.
 _NO_PROGRAM = re.compile(r"not found|No such file or directory|Unknown command", re.IGNORECASE)
+_SUDO_FINDS_NONE = re.compile(r"^sudo: \S+: command not found", re.MULTILINE)
 _SOCKET_DENIED = re.compile(r"permission denied.{0,200}\.sock|\.sock.{0,200}permission denied", re.IGNORECASE | re.DOTALL)  # fmt: skip
 
 
@@ -63,13 +64,15 @@ def of_connection(host: Host, stderr: str, effective: Mapping[str, str]) -> Upgr
 
 def of_command(host: Host, program: str, code: int, stderr: str) -> UpgradeError | None:
     """The error of a command that could not run at all, None where it ran and its exit code is its own affair."""
+    if code == 0:
+        return None
     if "sudo:" in stderr and any(each in stderr for each in _NO_SUDO):
         return _needs_password(host, program, stderr)
     if any(each in stderr for each in _NOT_ALLOWED) and code == 1:
         return ForbiddenError(
             f"sudo on {host.name} does not let the user run {program}.", observed=told(stderr), next=_sudoers(host, program)
         )  # fmt: skip
-    if code in (126, 127) and _NO_PROGRAM.search(stderr or "not found"):
+    if (code in (126, 127) and _NO_PROGRAM.search(stderr or "not found")) or _SUDO_FINDS_NONE.search(stderr):
         return NotFoundError(
             f"{program} was not found on {host.name}.",
             observed=told(stderr) or f"It is in no folder of PATH there (exit code {code}).",
