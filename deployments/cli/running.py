@@ -29,13 +29,15 @@ def run_server() -> AbstractContextManager[EmbeddedServer | None]:
 def prepare(server: EmbeddedServer | None, load: Callable[[], object]) -> None:
     """The server answers, Prefect knows it, the flow is loaded (`load` imports it)."""
     if server is not None:
-        server.wait()
         os.environ.update(server.settings())
     else:
         reach(os.environ["PREFECT_API_URL"])
+    # The server starts in a process of its own meanwhile.
     with quick_imports():
         load()
     quiet_prefect()
+    if server is not None:
+        server.wait()
 
 
 def run_shown(
