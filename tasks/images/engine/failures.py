@@ -33,8 +33,7 @@ _AWAY = (
 _FULL = ("no space left on device", "disk quota exceeded")
 # An archive without a layer that the engine does not have: with its own store, and with containerd's.
 _LACKS = (
-    "layer.tar: no such file or directory",
-    ".tar: no such file or directory",
+    "tar: no such file or directory",
     "failed to resolve layers",
     "failed to get reader from content store",
 )

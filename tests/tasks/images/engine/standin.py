@@ -1,16 +1,14 @@
 """A Docker engine of the tests' own: it keeps images as moby does and answers over a unix socket, and it can fail.
 
 What it does with an archive follows moby's image/tarexport (save.go, load.go of 20.10 and 26); the samples of real
-engines, and the end-to-end tests against them, hold it to that.  Run as a program it is the command `docker`.
+engines, and the end-to-end tests against them, hold it to that.  Its command `docker` is
+standin_docker.py.
 """
 
-import argparse
 import gzip
 import hashlib
-import http.client
 import io
 import json
-import socket
 import socketserver
 import sys
 import tarfile
@@ -350,6 +348,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, content: bytes) -> None:
         self.send_response(200)
+        if self.request_version == "HTTP/1.0":
+            self.end_headers()
+            self.wfile.write(content)
+            return
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         fault = self.engine.fault
@@ -385,83 +387,6 @@ def serving(engine: Engine, path: Path) -> Iterator[str]:
 
 def command(path: Path) -> Path:
     """A program at `path` that is the command `docker`."""
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -S {__file__} "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {Path(__file__).with_name("standin_docker.py")} "$@"\n')
     path.chmod(0o755)
     return path
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self._path)
-
-
-def main() -> int:  # noqa: C901 -- one case a command.
-    parser = argparse.ArgumentParser()
-    parser.add_argument("-H", dest="address", default="")
-    parser.add_argument("words", nargs=argparse.REMAINDER)
-    given = parser.parse_args()
-    path = given.address.removeprefix("unix://")
-
-    def ask(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
-        connection = _Connection(path)
-        connection.request(method, url, body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-
-    def fail(content: bytes) -> int:
-        print("Error response from daemon: " + json.loads(content)["message"], file=sys.stderr)
-        return 1
-
-    out = sys.stdout.buffer
-    try:
-        match given.words:
-            case ["info", "--format", "{{json .}}"]:
-                out.write(ask("GET", "/info")[1] + b"\n")
-            case ["info", "--format", "{{.DockerRootDir}}"]:
-                out.write(json.loads(ask("GET", "/info")[1])["DockerRootDir"].encode() + b"\n")
-            case ["image", "ls", "-q", "--no-trunc"]:
-                out.write(b"".join(each["Id"].encode() + b"\n" for each in json.loads(ask("GET", "/images/json")[1])))
-            case ["image", "inspect", "--format", _, *names]:
-                failed = 0
-                for name in names:
-                    code, content = ask("GET", f"/images/{name}/json")
-                    if code == 200:
-                        out.write(content + b"\n")
-                    else:
-                        print(f"Error: No such image: {name}", file=sys.stderr)
-                        failed = 1
-                return failed
-            case ["save", *names]:
-                code, content = ask("GET", "/images/get?" + urllib.parse.urlencode({"names": names}, doseq=True))
-                if code != 200:
-                    return fail(content)
-                out.write(content)
-            case ["load"]:
-                code, content = ask("POST", "/images/load", sys.stdin.buffer.read())
-                if code != 200:
-                    return fail(content)
-            case ["tag", image, name]:
-                code, content = ask("POST", f"/images/{image}/tag?repo={name}")
-                return 0 if code == 201 else fail(content)
-            case ["history", *_, name]:
-                steps = json.loads(ask("GET", f"/images/{name}/history")[1])
-                out.write(b"".join(b"%d\n" % step["Size"] for step in steps))
-            case ["image", "ls", "--format", _, repository]:
-                for each in json.loads(ask("GET", "/images/json")[1]):
-                    out.write(b"".join(tag.encode() + b"\n" for tag in each["RepoTags"] if tag.startswith(repository)))
-            case _:
-                print(f"docker: {given.words} is not a docker command.", file=sys.stderr)
-                return 1
-    except OSError:
-        print(f"Cannot connect to the Docker daemon at {given.address}. Is the docker daemon running?", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
