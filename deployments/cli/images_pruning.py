@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.text import Text
 
 from blocks.settings import InstallationSettings
-from deployments.cli.images_tables import megabytes
 from deployments.cli.interruption import Interruption
 from deployments.cli.options import Format
 from deployments.cli.outcome import DocumentedError
@@ -21,6 +20,7 @@ from tasks.database.order import FOLDER
 from tasks.domain.errors import NotFoundError, UpgradeError, before_any_change
 from tasks.images.prune import Verdict
 from tasks.images.pruning import NodeLook, Removed, all_nodes, judge, look_at_nodes, remove
+from tasks.images.survey_text import megabytes
 from tasks.images.surveying import at_once
 
 PATIENCE = 10.0

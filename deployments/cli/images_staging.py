@@ -3,13 +3,12 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from blocks.settings import InstallationSettings
 from deployments.cli.images_options import BundleOrder
-from deployments.cli.images_rows import IMAGES, image_rows
-from deployments.cli.images_tables import megabytes
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.options import Format
@@ -17,34 +16,43 @@ from deployments.cli.outcome import unwritten
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import STYLE, console, plain_table
 from tasks.cluster.planning import Connections, read_plan
-from tasks.domain.errors import before_any_change
+from tasks.domain.errors import NotFoundError, before_any_change
 from tasks.domain.finding import Severity
 from tasks.domain.plan import PlanRequest
-from tasks.images.pruning import all_nodes, extra_nodes
-from tasks.images.surveying import REGISTRY
+from tasks.images.survey_text import megabytes
 
 PATIENCE = 10.0
-BUNDLE = "bundle"
+IMAGES, BUNDLE = "images", "bundle"
 STATUS = "apinizer-upgrade images status"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run of a flow: its first lines, the look at what would stop it at once (before its server is there), the import
+    of the flow, the run, and what is said of its end should the server be gone by then.
+    """
+
+    rows: list[str]
+    look: Callable[[], None]
+    load: Callable[[], object]
+    act: Callable[[], dict[str, Any]]
+    complete: str
 
 
 def stage(settings: InstallationSettings, wish: PlanRequest, output: Format) -> None:
     """Run the flow `stage`; raise what stops it."""
 
-    def look() -> list[Row]:
+    def look() -> None:
         connections = Connections.open(settings, patience=PATIENCE)
-        inventory = connections.inventory()
-        plan = read_plan(connections, inventory, wish)
-        return image_rows(settings, connections, inventory, plan, every=True)
+        read_plan(connections, connections.inventory(), wish)
 
     def act() -> dict[str, Any]:
         from flows.stage import stage as flow
 
         return flow(to=wish.to.text, installation=NAME, repositories=dict(wish.repositories))
 
-    result = _run(
-        settings, output, look, _load_stage, act, f"The images are there: {STATUS} --to {wish.to} shows them."
-    )
+    complete = f"The images are there: {STATUS} --to {wish.to} shows them."
+    result = _run(settings, output, Job([IMAGES], look, _load_stage, act, complete))
     _tell(result, output, _print_places, f"The images of {wish.to} are there.")
 
 
@@ -56,7 +64,15 @@ def load(settings: InstallationSettings, file: Path, output: Format) -> None:
 
         return flow(bundle=str(file), installation=NAME, way=settings.images.way)
 
-    result = _run(settings, output, lambda: _load_rows(settings), _load_load, act, f"The images of {file} are there.")
+    def look() -> None:
+        if not file.is_file():
+            raise NotFoundError(
+                f"There is no bundle at {file}.", observed="No such file.", next="Name what `images bundle` wrote."
+            )
+        Connections.open(settings, patience=PATIENCE).inventory()
+
+    complete = f"The images of {file} are there."
+    result = _run(settings, output, Job([BUNDLE, IMAGES], look, _load_load, act, complete))
     _tell(result, output, _print_places, f"The images of {file} are there: {STATUS} shows them.")
 
 
@@ -79,36 +95,18 @@ def bundle(settings: InstallationSettings, wish: PlanRequest, order: BundleOrder
             repositories=dict(wish.repositories),
         )
 
-    rows = [Row(BUNDLE)]
-    result = _run(settings, output, lambda: rows, _load_bundle, act, "The bundle is complete.")
+    result = _run(settings, output, Job([BUNDLE], lambda: None, _load_bundle, act, "The bundle is complete."))
     _tell(result, output, _print_bundle, f"The bundle is complete: {result['path']}.")
 
 
-def _run(
-    settings: InstallationSettings,
-    output: Format,
-    look: Callable[[], list[Row]],
-    load_flow: Callable[[], object],
-    act: Callable[[], dict[str, Any]],
-    complete: str,
-) -> dict[str, Any]:
-    """What would stop the run at once is said before its server is there; then the flow, shown."""
+def _run(settings: InstallationSettings, output: Format, job: Job) -> dict[str, Any]:
     with Interruption(), run_server() as server:
         with before_any_change():
-            rows = look()
+            job.look()
         screen = console(stderr=output is Format.JSON)
         with screen.status("Starting the run: its Prefect server, its flow"):
-            prepare(server, load_flow)
-        return run_shown(screen, rows, settings, act, complete=complete)
-
-
-def _load_rows(settings: InstallationSettings) -> list[Row]:
-    """Which node needs what is known only when the bundle has been read: every node may."""
-    if settings.images.way.target == "registry":
-        return [Row(BUNDLE), Row(IMAGES), Row(f"{IMAGES} on {REGISTRY}")]
-    nodes = (*all_nodes(Connections.open(settings, patience=PATIENCE)), *extra_nodes(settings.images))
-    keys = [f"{node.name} in {node.cluster}" if node.cluster else node.name for node in nodes]
-    return [Row(BUNDLE), Row(IMAGES), *(Row(f"{IMAGES} on {key}") for key in keys)]
+            prepare(server, job.load)
+        return run_shown(screen, list(map(Row, job.rows)), settings, job.act, complete=job.complete)
 
 
 def _load_stage() -> None:

@@ -2,19 +2,17 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from blocks.settings import InstallationSettings
-from deployments.cli.images_tables import megabytes, releases, releases_table
+from deployments.cli.images_tables import releases, releases_table
 from deployments.cli.interruption import Interruption
 from deployments.cli.options import Format
-from deployments.cli.tables import STYLE, console, plain_table
+from deployments.cli.survey_view import survey_view
+from deployments.cli.tables import console
 from tasks.cluster.planning import Connections, read_plan
 from tasks.domain.errors import UpgradeError, UsageError, before_any_change
 from tasks.domain.inventory import Inventory
@@ -23,6 +21,7 @@ from tasks.images.bundle.held import HeldList
 from tasks.images.opening import Opened, target_for_node
 from tasks.images.prune import is_ours
 from tasks.images.pruning import NodeLook, all_nodes, extra_nodes, look_at_nodes, reported, repositories_of
+from tasks.images.survey_text import survey_value
 from tasks.images.surveying import Survey, at_once, survey
 
 PATIENCE = 10.0
@@ -48,7 +47,13 @@ def status(settings: InstallationSettings, wish: PlanRequest | None, held: Path 
         if held is not None:
             _write_held(settings, seen, held)
         if output is Format.JSON:
-            print(json.dumps(_value(seen) | ({"to": _survey_value(wish, wanted)} if wish and wanted else {}), indent=2))
+            print(
+                json.dumps(
+                    _value(seen)
+                    | ({"to": {"version": wish.to.text, **survey_value(wanted)}} if wish and wanted else {}),
+                    indent=2,
+                )
+            )
         else:
             _print(seen)
             if wish and wanted:
@@ -122,19 +127,11 @@ def _print(seen: Seen) -> None:
 
 def _print_survey(wish: PlanRequest, wanted: Survey) -> None:
     screen = console()
-    table = plain_table(f"FOR {wish.to}", "MISSING", "TO SEND", "FREE")
-    for look in wanted.looks.values():
-        missing = ", ".join(name.rpartition("/")[2] for name in look.missing) or "nothing"
-        table.add_row(escape(look.where), escape(missing), megabytes(look.size), megabytes(look.holdings.free))
-    for place, error in wanted.failed.items():
-        table.add_row(escape(place), escape(error.happened), "", "")
-    screen.print()
-    if table.row_count:
-        screen.print(table)
+    if wanted.looks or wanted.failed:
+        screen.print(f"\nWhat {wish.to} has to bring:")
     else:
-        screen.print(f"For {wish.to} nothing is to be sent: the nodes pull the images by themselves.")
-    for finding in wanted.findings:
-        screen.print(f"{finding.severity.value}: {finding.what}", style=STYLE[finding.severity], markup=False)
+        screen.print(f"\nFor {wish.to} nothing is to be sent: the nodes pull the images by themselves.")
+    screen.print(survey_view(wanted))
 
 
 def _value(seen: Seen) -> dict[str, Any]:
@@ -177,28 +174,6 @@ def _node_value(look: NodeLook, repositories: frozenset[str], by_runtime: bool) 
             if is_ours(image, repositories)
         ],
     }
-
-
-def _survey_value(wish: PlanRequest, wanted: Survey) -> dict[str, Any]:
-    return {
-        "version": str(wish.to),
-        "places": [
-            {
-                "place": look.place,
-                "where": look.where,
-                "missing": list(look.missing),
-                "bytes": look.size,
-                "free": look.holdings.free,
-            }
-            for look in wanted.looks.values()
-        ],
-        "failed": _errors(wanted.failed),
-        "findings": [finding.model_dump(mode="json") for finding in wanted.findings],
-    }
-
-
-def _errors(failed: Mapping[str, UpgradeError]) -> Sequence[dict[str, str]]:
-    return [{"place": place, **error.as_json()} for place, error in failed.items()]
 
 
 def _no_runtimes() -> UsageError:

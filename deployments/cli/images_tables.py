@@ -1,4 +1,4 @@
-"""Bytes and releases on nodes, for people."""
+"""Releases on nodes, for people."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,9 @@ from tasks.domain.component import Component, component_of
 from tasks.domain.reference import ImageReference
 from tasks.domain.version import Version
 from tasks.images.prune import HeldImage, versions_of
+from tasks.images.survey_text import megabytes
 
 _WORDS = {True: "yes", False: "no", None: ""}
-
-
-def megabytes(size: int | None) -> str:
-    """`42.1 MB`; "?" where it is not known."""
-    return "?" if size is None else f"{size / 1_000_000:,.1f} MB"
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,13 +156,16 @@ def deploy(
     namespace: opt.Namespace = None,
     to: Annotated[str, typer.Option("--to", help="The version that a schedule upgrades to.")] = "",
     cron: Annotated[str, typer.Option("--cron", help='A schedule, e.g. "0 2 * * 6".')] = "",
+    stage_cron: Annotated[
+        str, typer.Option("--stage-cron", help='When that version\'s images are brought before, e.g. "0 20 * * 5".')
+    ] = "",
     backup_cron: Annotated[str, typer.Option("--backup-cron", help='When backups are made, e.g. "0 1 * * *".')] = "",
     timezone: Annotated[
         str, typer.Option("--timezone", help="The schedules' time zone, e.g. Europe/Istanbul.")
     ] = "UTC",
     no_schedule: Annotated[bool, typer.Option("--no-schedule", help="Take the schedules away.")] = False,
 ) -> None:
-    """Register upgrade, backup, verify and restore with the Prefect server at PREFECT_API_URL; may be run again."""
+    """Register the flows with the Prefect server at PREFECT_API_URL, with their schedules; may be run again."""
     from deployments.cli import registration
 
     given = config is not None or bool(kubeconfig or context or namespace)
@@ -174,6 +177,7 @@ def deploy(
         to=to,
         cron=cron,
         backup_cron=backup_cron,
+        stage_cron=stage_cron,
         timezone=timezone,
         keep=not no_schedule,
     )
