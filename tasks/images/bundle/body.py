@@ -33,7 +33,11 @@ class Body(Protocol):
         ...
 
     def part(self, start: int, size: int) -> Iterator[bytes]:
-        """`size` bytes of the archive; parts are best asked for in rising order."""
+        """`size` bytes of the archive; parts are best asked for in rising order, by one thread."""
+        ...
+
+    def again(self) -> "Body":
+        """Another reader of the same file, for another thread."""
         ...
 
 
@@ -68,6 +72,9 @@ class PlainBody:
 
     def part(self, start: int, size: int) -> Iterator[bytes]:
         yield from _all_of(read_at(self.file, start, size), size)
+
+    def again(self) -> Body:
+        return self
 
 
 @dataclass(slots=True)
@@ -114,6 +121,9 @@ class FramedBody:
             start, size = start + len(piece), size - len(piece)
         if size:
             raise damaged("it ends too early")
+
+    def again(self) -> Body:
+        return FramedBody(self.file, self.frames, self.tail)
 
     def _packed(self, frame: Frame) -> bytes:
         packed = b"".join(read_at(self.file, frame.at, frame.packed))
@@ -173,6 +183,9 @@ class StreamedBody:
         for _ in self._take(start - self._at):
             pass
         yield from _all_of(self._take(size), size)
+
+    def again(self) -> Body:
+        return StreamedBody(self._file, self._size)
 
     def _take(self, size: int) -> Iterator[bytes]:
         while size:

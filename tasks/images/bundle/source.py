@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
-from tasks.domain.errors import NotFoundError
+from tasks.domain.errors import NotFoundError, UnprovenError
 from tasks.domain.reference import ImageReference
 from tasks.images.bundle.absent import missing_base, require_base
 from tasks.images.bundle.contents import Contents
@@ -43,6 +44,7 @@ class BundleSource:
         self._signature = signature
         self._signers = allowed_signers
         self._stop = stop
+        self._one_at_a_time = Lock()
         self._opened: Opened | None = None
         self._verified: tuple[Contents, BundleFacts] | None = None
 
@@ -93,28 +95,32 @@ class BundleSource:
         opened = self._opened
         assert opened is not None  # noqa: S101 -- _known opened it.
         opened.require_unchanged()
+        body = opened.body.again()
         blobs: dict[str, Blob] = {}
         for image in images:
+            if image.config not in contents.blobs:
+                raise _unknown(image, self.where)
             for one in _asked_for(image, wanted):
                 blobs[one.digest] = one
         for blob in sorted(blobs.values(), key=lambda blob: contents.blobs[blob.digest].at):
             member = contents.blobs[blob.digest]
-            blob.size, blob.chunks = member.size, opened.body.part(member.at, member.size)
+            blob.size, blob.chunks = member.size, body.part(member.at, member.size)
             yield blob
         opened.require_unchanged()
 
     def _known(self, progress: Progress = _silent) -> tuple[Contents, BundleFacts]:
-        if self._verified is None:
-            self._opened = opened = Opened.of(self.path)
-            try:
-                with check_signature(self.path, opened.file, self._signature, self._signers) as signed_by:
-                    contents, sha256 = opened.inspect(progress, self._stop)
-                    facts = _facts(opened, contents, sha256, signed_by())
-            except BaseException:
-                self.close()
-                raise
-            self._verified = contents, facts
-        return self._verified
+        with self._one_at_a_time:
+            if self._verified is None:
+                self._opened = opened = Opened.of(self.path)
+                try:
+                    with check_signature(self.path, opened.file, self._signature, self._signers) as signed_by:
+                        contents, sha256 = opened.inspect(progress, self._stop)
+                        facts = _facts(opened, contents, sha256, signed_by())
+                except BaseException:
+                    self.close()
+                    raise
+                self._verified = contents, facts
+            return self._verified
 
 
 def verify_bundle(
@@ -138,6 +144,14 @@ def _asked_for(image: Image, wanted: frozenset[str]) -> Iterator[Blob]:
     for layer in image.layers:
         if layer.diff_id in wanted and layer.blob is not None:
             yield Blob("layer", layer.diff_id, layer.blob.digest, 0, layer.blob.media_type, iter(()))
+
+
+def _unknown(image: Image, where: str) -> UnprovenError:
+    return UnprovenError(
+        f"{image.name} is not in the {where} any more.",
+        observed=f"No image in it has the config {image.config}.",
+        next="The file was replaced: start again with the one that is there now.",
+    )
 
 
 def _left_out(contents: Contents) -> frozenset[str]:
