@@ -95,7 +95,7 @@ class _Delivery:
         for feed in takers:
             feed.head(blob)
         count, content = 0, hashlib.sha256()
-        for piece in _pieces(blob.chunks):
+        for piece in _pieces(blob.chunks) if takers else blob.chunks:
             if self._stop():
                 raise _stopped(self._source)
             count += len(piece)
