@@ -24,7 +24,7 @@ def containerd_images(listed: str, checked: str = "") -> tuple[HeldImage, ...]:
 
     Without what `check` says of a name it counts as complete.
     """
-    whole = {name: "complete (" in line for name, line in _lines(checked)}
+    whole = {name: " complete (" in line for name, line in _lines(checked)}
     names: dict[str, list[str]] = {}
     facts: dict[str, tuple[int, bool, bool]] = {}
     for name, line in _lines(listed):
