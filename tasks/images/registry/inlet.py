@@ -1,12 +1,14 @@
 """A delivery into a registry: each layer uploaded once, mounted where other repositories need it, the tags last."""
 
 from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from tasks.domain.errors import TemporaryError, UnprovenError
+from tasks.domain.errors import TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.reference import ImageReference
+from tasks.images.handing_over import UNCHANGED
 from tasks.images.layout import Assembled, assemble
 from tasks.images.manifest import parse_manifest
 from tasks.images.media import OCI_CONFIG, OCI_LAYER_GZIP, PLAIN_LAYERS
@@ -43,6 +45,7 @@ class RegistryInlet:
         self._learned = learned
         self._came: dict[str, Descriptor] = {}
         self._configs: dict[str, bytes] = {}
+        self._named: list[str] = []
         # digest -> the repositories that are known to have it, the first to be mounted from.
         self._places: dict[str, list[Repository]] = {
             digest: [Repository.parse(blob.repository)] for digest, blob in holdings.blobs.items() if blob.repository
@@ -58,6 +61,31 @@ class RegistryInlet:
 
     def take(self, blob: Blob) -> None:
         """Upload a layer to the first repository that needs it, compressed on the way where it is not."""
+        with self._telling():
+            self._take(blob)
+
+    def finish(self) -> None:
+        """Complete each repository, then name the images, then read them back."""
+        with self._telling():
+            made = [(image, self._complete(image)) for image in self._images]
+            for image, assembled in made:
+                self._name(image, assembled)
+                self._named.append(image.name)
+            for image in self._images:
+                prove_image(self._client, image, self._where)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Errors say what a delivery that did not end has left."""
+        try:
+            yield
+        except UpgradeError as error:
+            if not self._named:
+                raise error.with_safe(UNCHANGED) from error.__cause__
+            done = f"Pushed by then: {', '.join(self._named)}. {UNCHANGED}"
+            raise error.with_safe(done) from error.__cause__
+
+    def _take(self, blob: Blob) -> None:
         if blob.kind == "config":
             self._configs[blob.digest] = _small(blob.chunks)
             return
@@ -74,14 +102,6 @@ class RegistryInlet:
         self._learned[blob.diff_id] = HeldBlob(
             described.digest, described.size, described.media_type, blob.diff_id, str(at)
         )
-
-    def finish(self) -> None:
-        """Complete each repository, then name the images, then read them back."""
-        made = [(image, self._complete(image)) for image in self._images]
-        for image, assembled in made:
-            self._name(image, assembled)
-        for image in self._images:
-            prove_image(self._client, image, self._where)
 
     def _complete(self, image: Image) -> Assembled:
         """All blobs of an image in its own repository; its manifest."""

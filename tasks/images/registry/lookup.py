@@ -17,14 +17,16 @@ LARGEST_CONFIG = 16 * 1024 * 1024
 TAGS_TOLD = 12
 
 
-def find_image(client: RegistryClient, reference: ImageReference, platform: Platform | None) -> Image:
+def find_image(
+    client: RegistryClient, reference: ImageReference, platform: Platform | None, *, hints: bool = True
+) -> Image:
     """The image that a reference means for a platform; a digest in the reference counts more than its tag.
 
-    Raise `NotFoundError` (with the tags that are there), `UnprovenError` where bytes do not have their digest,
+    Raise `NotFoundError` (with `hints` it tells the tags that are there), `UnprovenError` where bytes do not have their digest,
     `BlockedError` where the platform is lacking.
     """
     at = repository_of(reference)
-    content, media_type, digest = read_manifest(client, at, label_of(reference), str(reference))
+    content, media_type, digest = read_manifest(client, at, label_of(reference), str(reference), hints=hints)
     manifest = content
     if is_index(content, media_type):
         chosen = choose_platform(content, platform, str(reference))
@@ -34,12 +36,14 @@ def find_image(client: RegistryClient, reference: ImageReference, platform: Plat
     return image_of(reference.normal, str(reference), manifest, config, manifest_digest=digest, platform=platform)
 
 
-def read_manifest(client: RegistryClient, at: Repository, label: str, name: str) -> tuple[bytes, str, str]:
+def read_manifest(
+    client: RegistryClient, at: Repository, label: str, name: str, *, hints: bool = True
+) -> tuple[bytes, str, str]:
     """Content, media type and digest of what a tag or digest names; raise `NotFoundError`, `UnprovenError`."""
     what = f"read the manifest of {name}"
     answer = client.ask("GET", at, client.url(at, f"manifests/{label}"), what, headers={"Accept": ACCEPT})
     if answer.status == 404:
-        raise _not_there(client, at, label, answer)
+        raise _not_there(tags_of(client, at) if hints else None, at, label, answer)
     client.require(answer, at, what, 200)
     found = digest_of(answer.body)
     for expected in (label, answer.headers.get("docker-content-digest", "")):
@@ -72,8 +76,7 @@ def _json_tags(answer: Answer) -> list[str]:
         return []
 
 
-def _not_there(client: RegistryClient, at: Repository, label: str, answer: Answer) -> NotFoundError:
-    tags = tags_of(client, at)
+def _not_there(tags: list[str] | None, at: Repository, label: str, answer: Answer) -> NotFoundError:
     if tags is None or "NAME_UNKNOWN" in answer.codes:
         return NotFoundError(
             f"There is no repository {at}, or nothing in it.",

@@ -58,7 +58,7 @@ def in_parts(chunks: Iterable[bytes], size: int = PART) -> Iterator[Part]:
 class Kept:
     """The parts from a stream's beginning, as long as they are no more than `limit` bytes."""
 
-    limit: int = 2 * PART
+    limit: int
     parts: list[Part] = field(default_factory=list)
     _whole: bool = True
 

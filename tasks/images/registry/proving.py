@@ -27,9 +27,9 @@ def missing_blobs(client: RegistryClient, image: Image) -> list[str]:
 def prove_image(client: RegistryClient, image: Image, where: str) -> Proof:
     """The tag names an image with this config, and all of its blobs are there; raise `UnprovenError` otherwise."""
     try:
-        there = find_image(client, ImageReference.parse(image.name), image.platform)
+        there = find_image(client, ImageReference.parse(image.name), image.platform, hints=False)
     except NotFoundError as error:
-        raise _unproven(image, where, f"found nothing: {error.happened}") from None
+        raise _unproven(image, where, f"found nothing: {error.observed}") from None
     if there.config != image.config:
         raise _unproven(image, where, f"found {there.config}")
     if missing := missing_blobs(client, there):

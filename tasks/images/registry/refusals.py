@@ -42,7 +42,15 @@ class Answer:
     def temporary(self) -> bool:
         if self.status < 400:
             return False
-        return self.status in TEMPORARY_STATUSES or (bool(self.codes) and TEMPORARY_CODES.issuperset(self.codes))
+        if self.status in TEMPORARY_STATUSES:
+            return True
+        # What is not there is not there the next time either: the upload, not the question, is to be begun again.
+        return bool(self.codes) and TEMPORARY_CODES.issuperset(self.codes) and self.status != 404
+
+    @property
+    def upload_lost(self) -> bool:
+        """Whether the registry has forgotten an upload, or does not know where it stands (Docker's, after a cut)."""
+        return not {"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"}.isdisjoint(self.codes)
 
     @property
     def wait(self) -> float | None:

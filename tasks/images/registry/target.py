@@ -13,6 +13,7 @@ from tasks.images.registry.inlet import RegistryInlet
 from tasks.images.registry.lines import never
 from tasks.images.registry.lookup import find_image
 from tasks.images.registry.proving import holds_blob, missing_blobs, prove_image
+from tasks.images.registry.transport import UntrustedError
 from tasks.images.registry.upload import Uploader
 
 
@@ -99,18 +100,22 @@ class RegistryTarget:
 
     def _there(self, reference: ImageReference, platform: Platform) -> Image | None:
         try:
-            return find_image(self._client, reference, platform)
+            return find_image(self._client, reference, platform, hints=False)
+        except UntrustedError:
+            raise
         except (NotFoundError, BlockedError, UnprovenError):
             return None  # Not there, or not in a form that anything could be taken from.
 
     def _tagged(self, reference: ImageReference, platform: Platform) -> str:
         """The config that a tag names, "" where there is none; what cannot be read is told in words."""
         try:
-            return find_image(self._client, reference, platform).config
+            return find_image(self._client, reference, platform, hints=False).config
         except NotFoundError:
             return ""
         except UnprovenError:
             return ""  # Damaged: to push it anew mends it.
+        except UntrustedError:
+            raise
         except BlockedError as error:
             return error.happened
 
@@ -120,7 +125,7 @@ class RegistryTarget:
             if repository_of(reference).registry not in hosts:
                 continue
             try:
-                there = find_image(self._client, reference, images[0].platform)
+                there = find_image(self._client, reference, images[0].platform, hints=False)
                 missing = set(missing_blobs(self._client, there))
             except UpgradeError:
                 continue  # They only save a way; the images themselves tell what is wrong with the registry.

@@ -12,11 +12,15 @@ from tasks.domain.errors import BlockedError, TemporaryError, UpgradeError, Usag
 CA_OPTION = "the CA file of the registry"
 
 
+class UntrustedError(BlockedError):
+    """The registry's TLS is not what it should be: nothing that it says counts."""
+
+
 @contextmanager
 def told(host: str, what: str, *, secure: bool) -> Iterator[None]:
     """Raise the project's errors for the network's; `what` was to be done, `secure` whether over TLS.
 
-    `TemporaryError` where the line broke, the server is away or its name unknown; `BlockedError` for a certificate
+    `TemporaryError` where the line broke, the server is away or its name unknown; `UntrustedError` for a certificate
     that is not trusted; `UsageError` for an address that is none.
     """
     try:
@@ -37,7 +41,7 @@ def _error(error: httpx.HTTPError, host: str, what: str, *, secure: bool) -> Upg
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _not_trusted(host, cause)
         if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-            return BlockedError(
+            return UntrustedError(
                 f"The registry {host} does not speak TLS.",
                 observed=f"To {what}: {_reason(cause)}",
                 next="Where it really has none, name the registry as insecure (plain HTTP).",
@@ -75,7 +79,7 @@ def _not_trusted(host: str, cause: ssl.SSLCertVerificationError) -> UpgradeError
         else f"Give {CA_OPTION}: the PEM of the authority that signed its certificate"
     )
     see = f"openssl s_client -showcerts -connect {host if ':' in host else host + ':443'} </dev/null"
-    return BlockedError(
+    return UntrustedError(
         f"The certificate of the registry {host} is not trusted.",
         observed=f"{why}.",
         next=f"{remedy}; `{see}` shows the certificate and its issuer.",

@@ -2,7 +2,8 @@
 
 A blob of one part goes as POST and one PUT.  A larger one goes in PATCHes; where one of them breaks, the registry is
 asked how much it has, and the rest follows.  A registry that forgot the upload gets it from the beginning, as long as
-that is still in memory.  One that takes no second PATCH gets the blob in one stream.
+that is still in memory: so does Docker's registry after every cut, for the state that it signs is then not that of its
+disk (distribution 2.8, handlers/blobupload.go).  One that takes no second PATCH gets the blob in one stream.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from tasks.images.registry.proving import holds_blob
 from tasks.images.registry.refusals import Answer
 
 TRIES = 5
+# How much of a blob's beginning is kept, in parts.
+KEPT_PARTS = 4
 OCTETS = {"Content-Type": "application/octet-stream"}
 # What a registry answers that does not know a second PATCH of the same upload.
 NOT_IN_PARTS = frozenset({400, 404, 405, 411, 416, 501})
@@ -48,7 +51,7 @@ class Uploader:
         Raise `TemporaryError` where the line broke and the beginning is no longer in memory.
         """
         counted = _Counted(chunks, media_type, known)
-        kept = Kept(2 * self._part)
+        kept = Kept(KEPT_PARTS * self._part)
         parts = _keeping(in_parts(counted, self._part), kept)
         lost = 0
         while True:
@@ -115,7 +118,7 @@ class Uploader:
         what = f"ask how much of a layer {at.path} has"
         answer = self._client.ask("GET", at, where, what, scopes=(at.push,))
         told = _KEPT.fullmatch(answer.headers.get("range", "").strip()) if answer.status in (200, 202, 204) else None
-        of_parts = refused is not None and not refused.temporary and "BLOB_UPLOAD_UNKNOWN" not in refused.codes
+        of_parts = refused is not None and not refused.temporary and not refused.upload_lost
         if told is None and of_parts and part.start:
             raise _WholeError
         if told is None:
@@ -162,7 +165,7 @@ class Uploader:
             raise
         if answer.status in (201, 204) or (answer.status == 202 and holds_blob(self._client, at, blob.digest)):
             return
-        if again and (answer.temporary or "BLOB_UPLOAD_UNKNOWN" in answer.codes or answer.status == 404):
+        if again and (answer.temporary or answer.upload_lost or answer.status == 404):
             if holds_blob(self._client, at, blob.digest):
                 return
             self._client.pause(1, answer.wait)
@@ -189,7 +192,7 @@ class Uploader:
 
 def _final(answer: Answer, part: Part) -> bool:
     """Whether a refusal has another reason than a lost upload or a registry that takes no parts."""
-    if answer.temporary or "BLOB_UPLOAD_UNKNOWN" in answer.codes:
+    if answer.temporary or answer.upload_lost:
         return False
     return answer.status not in NOT_IN_PARTS or part.start == 0
 

@@ -78,7 +78,7 @@ class Faults:
 
     cut_get: list[int] = field(default_factory=list)  # a blob's GET ends after so many bytes of its body
     cut_patch: list[int] = field(default_factory=list)  # a PATCH or PUT of an upload ends after so many bytes came
-    lose_uploads: bool = False  # with a cut PATCH all uploads are lost, as when a registry starts again
+    lose_uploads: str = ""  # with a cut PATCH all uploads are lost; the code that is answered for them then
     stall_get: list[int] = field(default_factory=list)  # a blob's GET says nothing more after so many bytes
     answers: list[Ordered] = field(default_factory=list)
     wrong: dict[str, bytes] = field(default_factory=dict)  # digest -> what is sent instead
@@ -470,7 +470,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._begin(repository, query)
         with self.state.lock:
             if identity not in self.state.uploads or self.state.uploads[identity][0] != repository:
-                return _wrong(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+                # Docker's registry 2.8 says BLOB_UPLOAD_INVALID after a cut.
+                return _wrong(404, self.state.faults.lose_uploads or "BLOB_UPLOAD_UNKNOWN", "blob upload unknown")
             _, kept, patches = self.state.uploads[identity]
         if self.command == "GET":
             return _Reply(204, b"", self._where(repository, identity, len(kept)))

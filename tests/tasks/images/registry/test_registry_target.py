@@ -229,22 +229,24 @@ def test_a_cut_upload_goes_on_where_it_was(cut: list[int]) -> None:
         assert registry.received < (len(BASE) + len(RELEASE)) * 1.02 + PART * len(cut)
 
 
-def test_an_upload_that_the_registry_forgot_begins_anew() -> None:
+@pytest.mark.parametrize("code", ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"])
+@pytest.mark.parametrize("cut", [[PART // 2], [PART + 1, PART + 1, PART // 2], [1, PART + 1, 1]])
+def test_an_upload_that_the_registry_forgot_begins_anew(cut: list[int], code: str) -> None:
     source, found = plain()
-    with served(faults=Faults(cut_patch=[PART // 2], lose_uploads=True)) as registry:
+    with served(faults=Faults(cut_patch=list(cut), lose_uploads=code)) as registry:
         assert bring(source, at(registry, found), RegistryTarget(OPEN)).error is None
         assert [content(registry, name) for name in IMAGES] == list(IMAGES.values())
 
 
 def test_a_forgotten_upload_whose_beginning_is_gone() -> None:
     """Then the next try sends what the registry lacks, and no more."""
-    layers = [noise(seed, 4 * PART) for seed in (3, 4)]
+    layers = [noise(seed, 6 * PART) for seed in (3, 4)]
     source, found = plain({WORKER: layers})
     with served() as registry:
         images, target = at(registry, found), RegistryTarget(OPEN)
-        # The config and the first layer come through, the second one's third part does not.
-        registry.faults.cut_patch = [PART + 1] * 8 + [1000]
-        registry.faults.lose_uploads = True
+        # The config and the first layer come through, the second one's sixth part does not.
+        registry.faults.cut_patch = [PART + 1] * 13 + [1000]
+        registry.faults.lose_uploads = "BLOB_UPLOAD_INVALID"
         error = bring(source, images, target).error
         assert isinstance(error, TemporaryError)
         assert "no longer in memory" in error.observed
@@ -253,7 +255,7 @@ def test_a_forgotten_upload_whose_beginning_is_gone() -> None:
         registry.faults.cut_patch = []
         assert bring(source, images, target).error is None
         assert content(registry, WORKER) == layers
-        assert registry.received - before < 4 * PART * 1.01 + 2000, "one layer was there"
+        assert registry.received - before < 6 * PART * 1.01 + 2000, "one layer was there"
 
 
 def test_one_patch_only() -> None:
