@@ -1,1 +1,1 @@
-"""OCI images: which repository holds a tag.  Transfer comes here too."""
+"""OCI images: where they come from, where they are missing, and how only what is missing gets there."""
