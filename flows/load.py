@@ -7,13 +7,14 @@ from prefect import flow
 from blocks.image_settings import ImageSourceSettings, by_way
 from blocks.installation import installation as settings_of
 from flows.passage import Passage
-from flows.stage import BEGUN, SAFE, staged
+from flows.stage import SAFE, staged
 from tasks.cluster.session import session
 from tasks.domain.component import Component
 from tasks.domain.way import Way
 from tasks.images.bundling.release import version_in
 from tasks.images.bundling.steps import verify_bundle
 from tasks.images.session import images_open
+from tasks.images.staging import BEGUN
 from tasks.images.steps import IMAGES
 
 

@@ -16,10 +16,10 @@ from tasks.domain.plan import PlanRequest
 from tasks.domain.version import Version
 from tasks.domain.way import Way
 from tasks.images.session import images_open
+from tasks.images.staging import BEGUN
 from tasks.images.steps import IMAGES, plan_images
 
 SAFE = "No component was changed."
-BEGUN = "No component was changed. What was brought of the images stays where it is and does no harm; it does not travel again."
 
 
 @flow(name="stage", flow_run_name="stage {installation} for {to}", persist_result=False)

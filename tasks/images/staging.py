@@ -19,6 +19,10 @@ Progress = Callable[[str, int, int], None]
 """(place, bytes done, bytes in all or 0)."""
 
 
+BEGUN = "No component was changed. What was brought of the images stays where it is and does no harm; it does not travel again."
+"""What is safe now once something may have been sent."""
+
+
 @runtime_checkable
 class Partial(Protocol):
     """A source that may leave out layers on purpose (a differential bundle)."""
@@ -77,7 +81,7 @@ def settle(opened: Opened, look: Look, outcome: Outcome | None, progress: Progre
     """
     error = outcome.error if outcome else None
     if error is not None and not isinstance(error, TemporaryError):
-        raise error
+        raise error.with_safe(BEGUN)
     target, sent = opened.target(_node(look)), outcome.sent if outcome else 0
     if error is None:
         try:
@@ -96,7 +100,7 @@ def hold(opened: Opened, target: Target, before: Look, sent: int, progress: Prog
         outcome = deliver(opened.source(), look.images, [receiver], progress=progress, stop=opened.stop)[look.place]
         sent += outcome.sent
         if outcome.error is not None:
-            raise outcome.error
+            raise outcome.error.with_safe(BEGUN)
     brought = tuple(dict.fromkeys((*before.missing, *look.missing)))
     return _kept(target, look.place, look.images, brought, sent)
 
