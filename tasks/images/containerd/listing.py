@@ -154,6 +154,8 @@ def _documents(digests: list[str], sizes: Mapping[str, int], contents: bytes) ->
 
 
 def _unpacks(plugins: str) -> bool:
-    """Whether overlayfs, ctr's own choice, is one of the snapshotters that work (`ctr plugins ls`)."""
-    rows = [line.split() for line in plugins.splitlines()]
-    return any(len(row) >= 3 and row[1] == "overlayfs" and row[-1] == "ok" for row in rows)
+    """Whether overlayfs, ctr's own choice, is a snapshotter that works (`ctr plugins ls -d`: an error, or none)."""
+    blocks = [block.split() for block in plugins.split("Type:")[1:]]
+    return any(
+        "io.containerd.snapshotter.v1" in block and "overlayfs" in block and "Error:" not in block for block in blocks
+    )

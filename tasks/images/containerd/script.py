@@ -24,8 +24,9 @@ _CTR = (
 LOOK = _CTR + (
     "echo @@ machine; uname -s -m; "
     "echo @@ version; c version || exit $?; "
-    "echo @@ plugins; plugins=$(c plugins ls -d id==content) || exit $?; c plugins ls; "
-    'root=$(echo "$plugins" | sed -n "s/^ *root  *//p" | sed "s/ *$//" | head -n 1); blobs=$root/blobs/sha256; read=; '
+    'echo @@ plugins; plugins=$(c plugins ls -d id==content id==overlayfs) || exit $?; echo "$plugins"; '
+    'root=$(echo "$plugins" | sed -n "s/ *$//; s/^ *root  *//p" | grep "content.v1" | head -n 1); '
+    "blobs=$root/blobs/sha256; read=; "
     'if [ -z "$root" ] || [ ! -r "$blobs" ]; then '
     'if [ -n "$root" ] && [ -n "$as" ] && $as test -r "$blobs" 2>/dev/null; then read=$as; else blobs=; fi; fi; '
     'echo @@ room; [ -z "$root" ] || $read df -Pk "$root" 2>/dev/null; '
@@ -46,9 +47,17 @@ LOOK = _CTR + (
 GET = _CTR + 'for each; do c content get "$each" || exit $?; done'
 
 # --local: containerd 2 would otherwise hand the archive to its transfer service, which unpacks as that is configured.
+# An import that meets the end of its input ends in order, and the lease goes that kept what had come: garbage
+# collection takes it at once.  So where the input ends without an archive's end (512 zero bytes), because the line
+# was cut, the import is killed: its lease then lives on (for 24 hours, client.WithLease), and the next try finds what
+# came.  The input goes through a named pipe, whose far end is closed only after that.
 IMPORT = _CTR + (
     'set -- $1; case "$(c images import --help </dev/null 2>&1)" in *--local*) set -- --local "$@";; esac; '
-    'c images import "$@" -'
+    'd=$(mktemp -d) && mkfifo "$d/in" || exit 73; exec 3<&0; '
+    '(exec $ctr ${address:+-a "$address"} -n "$space" images import "$@" - <"$d/in") 3<&- & tool=$!; '
+    '(exec 7>"$d/in" >/dev/null 2>&1; left=$(tee /dev/fd/7 <&3 | tail -c 512 | tr -d "\\000" | wc -c); '
+    '[ "$left" -eq 0 ] || kill -KILL "$tool") & feed=$!; '
+    'exec 3<&-; wait "$tool"; code=$?; kill "$feed" 2>/dev/null; rm -rf "$d"; exit "$code"'
 )
 
 LABEL = _CTR + 'label=$1; shift; for each; do c images label "$each" "$label" >/dev/null || exit $?; done'
