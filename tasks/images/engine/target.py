@@ -17,6 +17,7 @@ from tasks.images.layout import INDEX_NAME, LAYOUT_NAME, OCI_LAYOUT, assemble, b
 from tasks.images.model import Blob, Descriptor, HeldBlob, Holdings, Image, Need, Proof
 from tasks.images.proof import Found, judge
 from tasks.images.remote import Remote, Sending
+from tasks.images.saved.plain import needs_plain, plain
 from tasks.images.saved.writer import TAR_END, config_file, layer_head, manifest_file, padding
 
 
@@ -57,7 +58,7 @@ class DockerNodeTarget:
         del holdings
         facts = self._facts or self._engine.facts()
         lacking = [image for image in images if image.name not in need.complete]
-        return LoadInlet(self, self._engine, lacking, layout=facts.keeps_blobs)
+        return LoadInlet(self, self._engine, lacking, facts)
 
     def keep(self, images: Sequence[Image]) -> None:
         """Docker knows no pinning: what the kubelet may remove, it may remove."""
@@ -100,12 +101,13 @@ class LoadInlet:
     """One `docker load`: everything is written as it comes, what names it last, so that a cut loads nothing."""
 
     def __init__(
-        self, target: DockerNodeTarget, engine: CommandEngine, images: Sequence[Image], *, layout: bool
+        self, target: DockerNodeTarget, engine: CommandEngine, images: Sequence[Image], facts: EngineFacts
     ) -> None:
         self._target = target
         self._engine = engine
         self._images = images
-        self._layout = layout
+        self._layout = facts.keeps_blobs
+        self._version = facts.version
         self._stack = ExitStack()
         self._loading: Sending | None = None
         self._configs: dict[str, bytes] = {}
@@ -128,6 +130,13 @@ class LoadInlet:
                 tar_file(blob_path(blob.digest), content) if self._layout else config_file(blob.digest, content)
             )
             return
+        if not self._layout and needs_plain(blob, self._version):
+            with plain(blob) as unpacked:
+                self._layer(unpacked)
+        else:
+            self._layer(blob)
+
+    def _layer(self, blob: Blob) -> None:
         head = tar_member(blob_path(blob.digest), blob.size) if self._layout else layer_head(blob.diff_id, blob.size)
         self._write(head)
         written = 0

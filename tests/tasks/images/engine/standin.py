@@ -21,6 +21,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 
 def sha(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
@@ -75,6 +77,7 @@ class Engine:
     loaded: list[int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     fault: str = ""
+    version: str = "20.10.24"
 
     # What it holds
 
@@ -157,7 +160,7 @@ class Engine:
             [["driver-type", "io.containerd.snapshotter.v1"]] if self.store == "containerd" else [["Backing", "extfs"]]
         )
         return {
-            "ServerVersion": "20.10.24",
+            "ServerVersion": self.version,
             "DockerRootDir": "/",
             "OSType": "linux",
             "Architecture": "x86_64",
@@ -261,10 +264,17 @@ class Engine:
     def _layer(self, diff_id: str, path: str, files: dict[str, bytes]) -> bytes:
         if path not in files:
             raise RefusedError(f"open /var/lib/docker/tmp/docker-import-1/{path}: no such file or directory")
-        content = gzip.decompress(files[path]) if files[path][:2] == b"\x1f\x8b" else files[path]
+        content = self._unpacked(files[path])
         if sha(content) != diff_id:
             raise RefusedError(f'invalid diffID for layer 0: expected "{diff_id}", got "{sha(content)}"')
         return content
+
+    def _unpacked(self, content: bytes) -> bytes:
+        if content[:4] == b"\x28\xb5\x2f\xfd":
+            if self.version.startswith("20."):
+                raise RefusedError("Error processing tar file(exit status 1): archive/tar: invalid tar header")
+            return zstandard.ZstdDecompressor().decompressobj().decompress(content)
+        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
 
     def _load_layout(self, files: dict[str, bytes]) -> None:
         self.content |= {sha(each): each for name, each in files.items() if name == f"blobs/sha256/{sha(each)[7:]}"}

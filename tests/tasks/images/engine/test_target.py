@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tasks.domain.errors import BlockedError, ForbiddenError, NotFoundError, TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.reference import ImageReference
 from tasks.images.delivery import Outcome, Receiver, deliver
 from tasks.images.engine import DockerNodeTarget, DockerSource
 from tasks.images.engine.failures import LayerGoneError, of_load
-from tasks.images.media import OCI_LAYER_GZIP
+from tasks.images.media import OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from tasks.images.missing import need_of
 from tasks.images.model import Blob, Descriptor, Image, Layer, Platform
 from tasks.images.remote import Host, Remote
@@ -157,26 +158,38 @@ def test_an_engine_that_lost_a_layer_gets_all_of_them_next_time(site: Site) -> N
     assert target.prove(images)
 
 
-def gzipped(engine: Engine, name: str) -> tuple[Image, Callable[[frozenset[str]], Iterator[Blob]]]:
+PACKED = {
+    OCI_LAYER_GZIP: lambda content: gzip.compress(content, mtime=0),
+    OCI_LAYER_ZSTD: zstandard.ZstdCompressor().compress,
+}
+
+
+def packed(engine: Engine, name: str, kind: str) -> tuple[Image, Callable[[frozenset[str]], Iterator[Blob]]]:
     """An image as a registry gives it: compressed layers."""
     config = engine.configs[engine.find(name)]
     image_id = sha(config)
     contents = [engine.layers[chain] for chain in engine.chains(config)]
-    blobs = {sha(each): gzip.compress(each, mtime=0) for each in contents}
-    layers = tuple(Layer(diff_id, Descriptor(OCI_LAYER_GZIP, sha(blob), len(blob))) for diff_id, blob in blobs.items())
+    blobs = {sha(each): PACKED[kind](each) for each in contents}
+    layers = tuple(Layer(diff_id, Descriptor(kind, sha(blob), len(blob))) for diff_id, blob in blobs.items())
 
     def read(wanted: frozenset[str]) -> Iterator[Blob]:
         yield Blob("config", "", image_id, len(config), "", iter((config,)))
         for layer in layers:
             if layer.diff_id in wanted and layer.blob:
                 content = blobs[layer.diff_id]
-                yield Blob("layer", layer.diff_id, layer.blob.digest, len(content), OCI_LAYER_GZIP, iter((content,)))
+                yield Blob(
+                    "layer", layer.diff_id, layer.blob.digest, len(content), kind, iter((content[:9], content[9:]))
+                )
 
     return Image(f"docker.io/{name}", name, Platform("linux", "amd64"), image_id, layers), read
 
 
-def test_compressed_layers_of_a_registry(site: Site) -> None:
-    image, read = gzipped(site.source, NEW)
+@pytest.mark.parametrize("version", ["20.10.24", "26.1.5"])
+@pytest.mark.parametrize("kind", [OCI_LAYER_GZIP, OCI_LAYER_ZSTD])
+def test_compressed_layers_of_a_registry(site: Site, kind: str, version: str) -> None:
+    """They travel as they are; zstd is taken off where the engine does not know it."""
+    site.node.version = version
+    image, read = packed(site.source, NEW, kind)
     target = site.target
     holdings = target.look([image])
     need = need_of([image], holdings)
@@ -216,6 +229,19 @@ def test_a_layer_of_another_size_than_said(site: Site) -> None:
     ):
         inlet.take(blob)
     assert site.node.tags == {}
+
+
+@graph_only
+def test_a_zstd_layer_that_is_none(site: Site) -> None:
+    images = site.images(NEW)
+    target = site.target
+    holdings = target.look(images)
+    blob = Blob("layer", sha(JAR), sha(JAR), 5, OCI_LAYER_ZSTD, iter((b"plain",)))
+    with (
+        pytest.raises(UnprovenError, match="cannot be unpacked"),
+        target.inlet(images, need_of(images, holdings), holdings) as inlet,
+    ):
+        inlet.take(blob)
 
 
 @graph_only
