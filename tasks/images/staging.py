@@ -122,12 +122,11 @@ def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress
     tag was moved, and what the places raise.
     """
     now = find(opened, demand)
-    planned = {image.origin: image.config for images in found.values() for image in images}
-    require_unmoved(planned, [image for platform in found if platform in now for image in now[platform]])
+    for platform, images in found.items():
+        require_unmoved({image.origin: image.config for image in images}, now.get(platform, ()))
     if opened.settings.way.target == "registry":
-        images = the_platform(found)
         target = opened.registry()
-        return (Settled(REGISTRY, target.where, (), 0, target.prove(images)),)
+        return (Settled(REGISTRY, target.where, (), 0, target.prove(the_platform(found))),)
 
     def one(place: Place) -> Settled:
         target = opened.target(place.node)

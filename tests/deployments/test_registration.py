@@ -24,7 +24,7 @@ from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, clean_env
 BIN = Path(sys.executable).parent
 AUTH = ("ci", "a-password-of-the-test")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-FLOWS = ("upgrade", "backup", "verify", "restore")
+FLOWS = ("upgrade", "stage", "load", "bundle", "backup", "verify", "restore")
 DEPLOY = ("deploy", "--installation", "site", "--pool", "gateways")
 
 
@@ -179,7 +179,17 @@ def test_the_form_explains_every_field(site: Site) -> None:
     assert schema["definitions"]["Order"]["enum"] == ["one environment after another", "all components together"]
 
 
-@pytest.mark.parametrize(("flow", "required"), [("backup", None), ("verify", ["archive"]), ("restore", ["archive"])])
+@pytest.mark.parametrize(
+    ("flow", "required"),
+    [
+        ("stage", ["to"]),
+        ("load", ["bundle"]),
+        ("bundle", ["to"]),
+        ("backup", None),
+        ("verify", ["archive"]),
+        ("restore", ["archive"]),
+    ],
+)
 def test_the_forms_of_the_others(site: Site, flow: str, required: list[str] | None) -> None:
     schema = site.deployment(flow)["parameter_openapi_schema"]
     assert schema.get("required") == required
@@ -321,7 +331,7 @@ def test_schedules_stay_until_they_are_taken_away(site: Site, finished: dict[str
     assert site.deploy("--to", "2025.11.1", "--cron", "0 3 * * 6").returncode == 0
     done = site.deploy("--backup-cron", "0 1 * * *")
     assert "Deployment backup/site: registered, scheduled: 0 1 * * *" in done.stdout
-    both = {"upgrade": ["0 3 * * 6"], "backup": ["0 1 * * *"], "verify": [], "restore": []}
+    both = {**dict.fromkeys(FLOWS, list[str]()), "upgrade": ["0 3 * * 6"], "backup": ["0 1 * * *"]}
     assert crons() == both
     assert site.deploy().returncode == 0
     assert crons() == both

@@ -1,0 +1,199 @@
+"""What is missing where, brought and proved, from a real registry to nodes that keep images in folders."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from blocks.image_settings import FromSettings, ImageSourceSettings, SourceRegistrySettings
+from tasks.domain.errors import BlockedError, DriftError, ForbiddenError, NotFoundError, TemporaryError, UpgradeError
+from tasks.domain.placement import NodeFacts
+from tasks.domain.reference import ImageReference
+from tasks.domain.way import Way
+from tasks.images import staging, surveying
+from tasks.images.demand import Demand, Place
+from tasks.images.references import Wish
+from tasks.images.staging import Settled
+from tasks.images.surveying import Found, Look
+from tests.tasks.images.folder_node import FolderNodes, folder_nodes
+from tests.tasks.images.registry.served import Made, Served, served
+
+BASE = b"base layer " * 20_000
+NAMES = ("manager", "worker", "cache")
+FULL = tuple(f"docker.io/apinizercloud/{name}:2" for name in NAMES)
+
+
+@dataclass
+class World:
+    registry: Served
+    opened: FolderNodes
+    made: dict[str, Made]
+
+    def put(self, name: str, text: str = "") -> Made:
+        content = f"{name} {text}".encode() * 3_000
+        return self.registry.put_image(f"apinizercloud/{name}:2", [BASE, content], compressed=False, media_type=OCI)
+
+    def demand(self, **wanted: tuple[str, ...]) -> Demand:
+        """Nodes (by name, dashes as underscores) with the images that they are to hold."""
+        host = self.registry.host
+        wishes = tuple(
+            Wish(full, (ImageReference.parse(f"{host}/apinizercloud/{name}:2"),))
+            for name, full in zip(NAMES, FULL, strict=True)
+        )
+        places = tuple(
+            Place(NodeFacts(node.replace("_", "-"), platform="linux/amd64"), images) for node, images in wanted.items()
+        )
+        return Demand(wishes, places)
+
+    def looks(self, demand: Demand, found: Found) -> list[Look]:
+        return [surveying.look_at(self.opened, place, found) for place in demand.places]
+
+    def run(self, demand: Demand) -> dict[str, Settled | UpgradeError]:
+        """Everything, as the steps of a run do it; for each node how it ended."""
+        found = surveying.find(self.opened, demand)
+        looks = self.looks(demand, found)
+        ended: dict[str, Settled | UpgradeError] = {}
+        waves = staging.weigh(self.opened, looks)
+        outcomes = {name: o for wave in waves for name, o in staging.bring(self.opened, wave, quiet).items()}
+        for look in looks:
+            try:
+                ended[look.place] = staging.settle(self.opened, look, outcomes.get(look.place), quiet)
+            except UpgradeError as error:
+                ended[look.place] = error
+        return ended
+
+
+OCI = "application/vnd.oci.image.manifest.v1+json"
+
+
+def quiet(_place: str, _done: int, _total: int) -> None:
+    return None
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with served() as registry:
+        source = FromSettings(prefix=f"{registry.host}/apinizercloud", registry=SourceRegistrySettings(insecure=True))
+        settings = ImageSourceSettings(way=Way.REGISTRY_TO_NODES, source=source, parallel=2)
+        with folder_nodes(settings, tmp_path, "node-a", "node-b", "node-c") as opened:
+            made = World(registry, opened, {})
+            made.made = {name: made.put(name) for name in NAMES}
+            yield made
+
+
+def settled(result: Settled | UpgradeError) -> Settled:
+    assert isinstance(result, Settled), result
+    return result
+
+
+def test_each_node_gets_its_own_images_and_only_what_is_missing(world: World) -> None:
+    ended = world.run(world.demand(node_a=FULL, node_b=FULL[1:2]))
+    a, b = settled(ended["node-a"]), settled(ended["node-b"])
+    configs = {full: world.made[name].config for name, full in zip(NAMES, FULL, strict=True)}
+    assert {p.name: p.config for p in a.proofs} == configs
+    assert [p.name for p in b.proofs] == [FULL[1]]
+    assert a.pinned
+    nodes = world.opened.nodes
+    assert (
+        nodes["node-a"].received
+        == a.sent
+        == len(BASE) + sum(m.sizes[1] for m in world.made.values()) + configs_of(world, *NAMES)
+    )
+    assert nodes["node-b"].received == b.sent == len(BASE) + world.made["worker"].sizes[1] + configs_of(world, "worker")
+    # The shared layer was read once for both of them.
+    reads = world.registry.requests("GET", world.made["cache"].layers[0])
+    assert len(reads) == 1
+    again = world.run(world.demand(node_a=FULL, node_b=FULL))
+    assert settled(again["node-a"]).sent == 0
+    assert settled(again["node-a"]).brought == ()
+    assert settled(again["node-b"]).brought == (FULL[0], FULL[2])
+    assert nodes["node-b"].received < 2 * len(BASE)
+
+
+def configs_of(world: World, *names: str) -> int:
+    return sum(len(world.registry.blobs[world.made[name].config]) for name in names)
+
+
+def test_one_that_breaks_off_is_sent_the_rest_alone_and_the_others_go_on(world: World) -> None:
+    broken = world.opened.nodes["node-b"]
+    broken.cut = [len(BASE) + 5_000]
+    ended = world.run(world.demand(node_a=FULL, node_b=FULL))
+    assert settled(ended["node-a"]).sent == world.opened.nodes["node-a"].received
+    assert world.opened.nodes["node-a"].deliveries == 1
+    assert broken.deliveries == 2
+    assert len(settled(ended["node-b"]).proofs) == 3
+    assert broken.received < 2 * len(BASE)  # what had come whole did not travel again
+
+
+def test_one_that_stays_away_fails_alone(world: World) -> None:
+    world.opened.nodes["node-b"].cut = [10, 10]
+    ended = world.run(world.demand(node_a=FULL, node_b=FULL))
+    assert isinstance(ended["node-b"], TemporaryError)
+    assert "does not travel again" in ended["node-b"].safe
+    settled(ended["node-a"])
+
+
+def test_waves_are_no_larger_than_allowed(world: World) -> None:
+    demand = world.demand(node_a=FULL, node_b=FULL, node_c=FULL)
+    waves = staging.weigh(world.opened, world.looks(demand, surveying.find(world.opened, demand)))
+    assert [[look.place for look in wave] for wave in waves] == [["node-a", "node-b"], ["node-c"]]
+
+
+def test_a_node_without_room_stops_it_before_anything_is_sent(world: World) -> None:
+    world.opened.nodes["node-b"].free = 1000
+    with pytest.raises(BlockedError, match="node-b has too little room"):
+        world.run(world.demand(node_a=FULL, node_b=FULL))
+    assert [node.received for node in world.opened.nodes.values()] == [0, 0, 0]
+
+
+def test_right_before_the_manager_what_went_or_joined_gets_what_it_lacks(world: World) -> None:
+    demand = world.demand(node_a=FULL, node_b=FULL)
+    world.run(demand)
+    found = surveying.find(world.opened, demand)
+    a, b, c = world.opened.nodes.values()
+    before = a.received
+    b.forget(FULL[2])
+    proved = staging.prove_again(world.opened, world.demand(node_a=FULL, node_b=FULL, node_c=FULL), found, quiet)
+    assert [(each.place, each.brought) for each in proved] == [
+        ("node-a", ()),
+        ("node-b", (FULL[2],)),
+        ("node-c", FULL),
+    ]
+    assert a.received == before
+    assert set(c.names) == set(FULL)
+
+
+def test_right_before_the_manager_a_moved_tag_is_told(world: World) -> None:
+    demand = world.demand(node_a=FULL)
+    found = surveying.find(world.opened, demand)
+    world.run(demand)
+    moved = world.put("worker", "built again")
+    with pytest.raises(DriftError, match="moved") as raised:
+        staging.prove_again(world.opened, demand, found, quiet)
+    assert moved.config in raised.value.observed
+    assert world.made["worker"].config in raised.value.observed
+
+
+def test_right_before_the_manager_a_node_that_does_not_answer_is_told(world: World) -> None:
+    demand = world.demand(node_a=FULL, node_b=FULL)
+    found = surveying.find(world.opened, demand)
+    world.run(demand)
+    world.opened.nodes["node-b"].refuse = ForbiddenError("node-b refuses.")
+    with pytest.raises(ForbiddenError, match="node-b refuses"):
+        staging.prove_again(world.opened, demand, found, quiet)
+
+
+def test_of_several_names_at_the_source_the_first_that_is_there(world: World) -> None:
+    host = world.registry.host
+    world.registry.put_image("apinizercloud/gateway:2", [BASE])
+    names = [ImageReference.parse(f"{host}/apinizercloud/{name}:2") for name in ("nothing", "gateway", "worker")]
+    wish = Wish("docker.io/own/gateway:2", tuple(names))
+    sure = Wish(FULL[0], (ImageReference.parse(f"{host}/apinizercloud/manager:2"),))
+    images = surveying.find_at(world.opened.source(), [sure, wish], None)
+    assert [(image.name, image.origin) for image in images] == [
+        (FULL[0], f"{host}/apinizercloud/manager:2"),
+        ("docker.io/own/gateway:2", f"{host}/apinizercloud/gateway:2"),
+    ]
+    with pytest.raises(NotFoundError, match="nothing"):
+        surveying.find_at(world.opened.source(), [sure, replace(wish, candidates=tuple(names[:1]))], None)
