@@ -36,7 +36,7 @@ def refused(path: Path, *, asked: int = 0) -> UpgradeError:
 @pytest.fixture(params=COMPRESSIONS)
 def whole(request: pytest.FixtureRequest, tmp_path: Path) -> bytes:
     compress: Compression = request.param
-    bundle(tmp_path / "whole", compress=compress, size=20_000)
+    bundle(tmp_path / "whole", compress=compress, size=6_000)
     verify_bundle(tmp_path / "whole")
     return (tmp_path / "whole").read_bytes()
 
