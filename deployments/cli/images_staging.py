@@ -62,7 +62,7 @@ def load(settings: InstallationSettings, file: Path, output: Format) -> None:
     def act() -> dict[str, Any]:
         from flows.load import load as flow
 
-        return flow(bundle=str(file), installation=NAME, way=settings.images.way)
+        return flow(bundle=str(file.absolute()), installation=NAME, way=settings.images.way)
 
     def look() -> None:
         if not file.is_file():
@@ -88,7 +88,7 @@ def bundle(settings: InstallationSettings, wish: PlanRequest, order: BundleOrder
             source=order.source.value if order.source else None,
             since=order.since,
             held=str(order.held or ""),
-            out=str(order.out or "."),
+            out=str((order.out or Path()).absolute()),
             compress=order.compress.value if order.compress else "",
             sign=str(order.sign or ""),
             replace=order.replace,

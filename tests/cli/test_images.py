@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from blocks.image_settings import ImageSourceSettings
+from blocks.settings import InstallationSettings
+from deployments.cli import images_staging
 from deployments.cli.main import app, exit_code_of
+from tasks.domain.way import Way
 from tests.cli.conftest import Cli, Ran, four_parts, run_command
 from tests.flows.world import NEW, OLD, World
-
-OLDER = "2024.01.6"
+from tests.tasks.images.registry.served import served
 
 
 @pytest.fixture
@@ -100,3 +103,132 @@ def test_status_shows_what_the_kubelets_report(cli: Cli, world: World) -> None:
     assert ran.code == 0
     assert [line.split()[:2] for line in ran.out.splitlines()[1:]] == [["node-a", OLD], ["node-b", OLD]]
     assert "as the kubelets report" in ran.err
+
+
+def chosen(*arguments: str, monkeypatch: pytest.MonkeyPatch, **environment: str) -> ImageSourceSettings:
+    """The settings of images that `images stage` would run with."""
+    seen: list[InstallationSettings] = []
+    monkeypatch.setattr(images_staging, "stage", lambda settings, *_: seen.append(settings))
+    for name, value in environment.items():
+        monkeypatch.setenv(f"APINIZER_UPGRADE_{name}", value)
+    assert exit_code_of(app, ["images", "stage", "--to", NEW, *arguments]) == 0
+    return seen[0].images
+
+
+def test_an_option_wins_over_its_variable_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "images: {way: containerd-to-nodes, source: {prefix: mirror.local/apinizercloud}, nodes: {user: file, port: 1, "
+        "sudo: true, named: [{name: node-a, host: old, port: 5, runtime: docker}, {name: node-b, host: b}]}}"
+    )
+    images = chosen("-f", str(file), monkeypatch=monkeypatch)
+    assert (images.way, images.nodes.user, images.nodes.port) == (Way.CONTAINERD_TO_NODES, "file", 1)
+    images = chosen("-f", str(file), "--ssh-port", "3", monkeypatch=monkeypatch, SSH_USER="variable", SSH_PORT="2")
+    assert (images.nodes.user, images.nodes.port) == ("variable", 3)
+    options = ["--way", "docker-to-nodes", "--no-sudo", "--node", "node-a=me@10.0.0.5:2222", "--node", "c=[fe80::1]"]
+    images = chosen("-f", str(file), *options, monkeypatch=monkeypatch, WAY="online")
+    assert (images.way, images.nodes.sudo) == (Way.DOCKER_TO_NODES, False)
+    assert images.source.prefix == "mirror.local/apinizercloud"
+    assert [(n.name, n.user, n.host, n.port, n.runtime) for n in images.nodes.named] == [
+        ("node-a", "me", "10.0.0.5", 2222, "docker"),
+        ("node-b", "", "b", 0, ""),
+        ("c", "", "fe80::1", 0, ""),
+    ]
+
+
+def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = (
+        "--image-prefix harbor.local/apinizer --registry-user r --registry-ca r.pem --plain-http --overwrite "
+        "--way bundle-to-registry --bundle b.tar --signers s --platform linux/arm64 --docker-host tcp://d:1 "
+        "--containerd-host root@c --source-prefix quay.local/x --source-user q --source-ca q.pem --source-plain-http "
+        "--ssh-key k --ssh-config f --known-hosts h --jump j --sudo"
+    )
+    images = chosen(*options.split(), monkeypatch=monkeypatch, REGISTRY_PASSWORD="of-r", SOURCE_PASSWORD="of-q")
+    secrets = (images.password, images.source.registry.password)
+    assert [secret.get_secret_value() if secret else None for secret in secrets] == ["of-r", "of-q"]
+    assert images.model_dump(exclude={"password": True, "source": {"registry": {"password"}}, "parallel": True}) == {
+        "kind": "registry",
+        "prefix": "harbor.local/apinizer",
+        "user": "r",
+        "ca_file": "r.pem",
+        "insecure": True,
+        "way": Way.BUNDLE_TO_REGISTRY,
+        "overwrite": True,
+        "source": {
+            "prefix": "quay.local/x",
+            "docker": "tcp://d:1",
+            "pull": False,
+            "containerd": {"ssh": "root@c", "port": 0, "sudo": False, "address": "", "namespace": "k8s.io"},
+            "registry": {"user": "q", "ca_file": "q.pem", "insecure": True},
+            "bundle": "b.tar",
+            "allowed_signers": "s",
+        },
+        "nodes": {
+            "user": "", "port": 0, "identity_file": "k", "config_file": "f", "known_hosts": "h", "jump": "j",
+            "sudo": True, "runtime": "auto", "address": "", "namespace": "k8s.io", "named": (),
+        },
+        "staging": "",
+        "platform": "linux/arm64",
+    }  # fmt: skip
+
+
+def test_a_proxy_is_the_prefix_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = chosen("--way", "proxy", "--image-prefix", "proxy.local/apinizercloud", monkeypatch=monkeypatch)
+    assert (images.kind, images.prefix, images.way) == ("proxy", "proxy.local/apinizercloud", Way.PROXY)
+
+
+def test_a_release_brought_from_one_registry_to_another(cli: Cli, prefect_env: dict[str, str], world: World) -> None:
+    """The whole way on the command line: what is missing is shown, brought, proved, and then no more is missing."""
+    before = world.written()
+    with served() as registry:
+        for name in ("manager", "worker", "cache", "apiportal", "integration"):
+            registry.put_image(f"upstream/{name}:{NEW}", [b"base" * 1000, name.encode() * 1000])
+        way = (
+            "--to", NEW, "--way", "registry-to-registry", "--image-prefix", f"{registry.host}/apinizercloud",
+            "--source-prefix", f"{registry.host}/upstream", "--source-plain-http", "--plain-http",
+        )  # fmt: skip
+        (place,) = cli("images", "status", "-o", "json", *way).document["to"]["places"]
+        assert len(place["missing"]) == 5
+        staged = cli("images", "stage", "-o", "json", *way, env=prefect_env)
+        assert staged.code == 0, staged
+        (brought,) = staged.document["places"]
+        assert len(brought["brought"]) == len(brought["images"]) == 5
+        assert registry.manifest(f"apinizercloud/worker:{NEW}")
+        again = cli("images", "stage", *way, env=prefect_env)
+        assert again.code == 0, again
+        assert "nothing was missing" in again.out
+        assert "Every place proved its images." in again.out
+        (place,) = cli("images", "status", "-o", "json", *way).document["to"]["places"]
+        assert (place["missing"], place["bytes"]) == ([], 0)
+    assert world.written() == before
+
+
+def test_a_bundle_made_without_a_cluster_and_loaded(
+    alone: Cli, cli: Cli, prefect_env: dict[str, str], tmp_path: Path
+) -> None:
+    with served() as registry:
+        for name in ("manager", "worker", "cache", "apiportal", "integration"):
+            registry.put_image(f"upstream/{name}:{NEW}", [b"base" * 1000, name.encode() * 1000])
+        source = ("--source-prefix", f"{registry.host}/upstream", "--source-plain-http")
+        made = alone("images", "bundle", "--to", NEW, "--from", "registry", *source, "-o", "json", env=prefect_env)
+        assert made.code == 0, made
+        file = Path(made.document["path"])
+        assert file.parent == tmp_path.resolve()
+        way = ("--image-prefix", f"{registry.host}/apinizercloud", "--plain-http")
+        loaded = cli("images", "load", file, *way, env=prefect_env)
+        assert loaded.code == 0, loaded
+        assert registry.manifest(f"apinizercloud/apiportal:{NEW}")
+
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        count = len(registry.requests("PUT", ""))
+        damaged = cli("images", "load", file, *way, env=prefect_env)
+        assert damaged.code == 1, damaged
+        four_parts(damaged.err.partition("Error: ")[1] + damaged.err.partition("Error: ")[2])
+        assert len(registry.requests("PUT", "")) == count, "nothing was imported"
+    missing = cli("images", "load", tmp_path / "none.tar", env=prefect_env)
+    assert missing.code == 1
+    assert "There is no bundle" in missing.err
