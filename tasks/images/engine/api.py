@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _CONNECT = 10.0
 _ANSWER = 120.0
-# An engine writes all images to its own disk before the first byte of an archive comes.
-_FIRST_BYTE = 1800.0
+# An engine writes all images to its own disk before the first byte of an archive comes, and unpacks what it pulls.
+_PATIENCE = 1800.0
 _CHUNK = 1 << 20
 
 
@@ -67,7 +67,7 @@ class ApiEngine:
         whole, at, digest = name.partition("@")
         repository, _, tag = (whole, "", digest) if at else whole.rpartition(":")
         parameters = {"fromImage": repository, "tag": tag, **({"platform": str(platform)} if platform else {})}
-        with self._sent("POST", "/images/create", parameters, self._login(name)) as answer:
+        with self._sent("POST", "/images/create", parameters, self._login(name), _PATIENCE) as answer:
             if answer.status_code != 200:
                 raise failures.of_pull(self.where, name, _message(answer))
             for line in answer.iter_lines():
@@ -79,7 +79,7 @@ class ApiEngine:
 
     @contextmanager
     def _saved(self, names: Sequence[str]) -> Iterator[Iterator[bytes]]:
-        with self._sent("GET", "/images/get", {"names": list(names)}, seconds=_FIRST_BYTE) as answer:
+        with self._sent("GET", "/images/get", {"names": list(names)}, seconds=_PATIENCE) as answer:
             if answer.status_code != 200:
                 raise failures.of_save(self.where, _message(answer))
             yield self._body(answer)

@@ -25,7 +25,7 @@ from tasks.images.saved.reader import read_saved
 class DockerSource:
     """The Docker engine at `base_url`: unix://, tcp://, ssh://; "" is DOCKER_HOST, the chosen context, the usual socket.
 
-    Raise `UsageError` where that is no address.  With `pull` the engine pulls what it is asked for first.  `ssh` holds
+    Raise `UsageError` where that is no address.  With `pull` the engine pulls what it is first asked for.  `ssh` holds
     how ssh gets to the machine of an ssh:// address (key, known hosts, jump host).  `spool` is the folder for layers
     that have to be written down to be recognised.
     """
@@ -41,6 +41,7 @@ class DockerSource:
     ) -> None:
         self._engine = engine_at(base_url, ssh or Host(""), stop)
         self._pull = pull
+        self._pulled: set[str] = set()
         self._spool = spool
 
     @property
@@ -56,8 +57,7 @@ class DockerSource:
         """
         names = {reference: asked_name(reference) for reference in references}
         if self._pull:
-            for name in dict.fromkeys(names.values()):
-                self._engine.pull(name, platform)
+            self.pull([each for each in references if names[each] not in self._pulled], platform)
         facts = self._engine.facts()
         found = by_name(names.values(), self._engine.known(list(names.values())))
         for name in names.values():
@@ -70,9 +70,10 @@ class DockerSource:
         return tuple(self._image(each, names[each], found[names[each]], platform) for each in references)
 
     def pull(self, references: Sequence[ImageReference], platform: Platform | None = None) -> None:
-        """`docker pull` of each, as the published procedure begins."""
-        for reference in references:
-            self._engine.pull(asked_name(reference), platform)
+        """`docker pull` of each, as the published procedure begins; `find` pulls a name once and not again."""
+        for name in dict.fromkeys(asked_name(reference) for reference in references):
+            self._engine.pull(name, platform)
+            self._pulled.add(name)
 
     def read(self, images: Sequence[Image], wanted: frozenset[str]) -> Iterator[Blob]:
         """See `Source.read`: one `docker save` of all `images`, ended after the last wanted piece."""

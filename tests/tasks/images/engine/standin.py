@@ -380,6 +380,9 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who leaves early is no error of the server's."""
+
 
 @contextmanager
 def serving(engine: Engine, path: Path) -> Iterator[str]:

@@ -206,7 +206,9 @@ def test_something_that_is_no_engine(tmp_path: Path) -> None:
 def test_pull(engine: Engine, address: str, said: str, kind: type[UpgradeError]) -> None:
     source = DockerSource(address, pull=True)
     assert source.find([WORKER], None)[0].config == config_of(engine, str(WORKER))
-    assert "images/create" in engine.asked
+    assert source.find([WORKER], None)
+    assert engine.asked.count("images/create") == 1
+    source = DockerSource(address, pull=True)
     engine.fault = f"pull: {said}"
     with pytest.raises(kind) as caught:
         source.find([WORKER], None)
