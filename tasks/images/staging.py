@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from tasks.domain.errors import TemporaryError, UnprovenError
@@ -13,6 +14,7 @@ from tasks.images.missing import nothing_to_do, require_space
 from tasks.images.model import Holdings, Image, Need, Proof, Target
 from tasks.images.opening import Opened
 from tasks.images.proof import require_unmoved
+from tasks.images.stash import stashed
 from tasks.images.surveying import REGISTRY, Found, Look, at_once, find, images_for, looked, the_platform
 
 Progress = Callable[[str, int, int], None]
@@ -70,7 +72,7 @@ def bring(opened: Opened, looks: Sequence[Look], progress: Progress) -> dict[str
         groups.setdefault(str(look.images[0].platform), []).append(receiver)
     for receivers in groups.values():
         images = {image.name: image for receiver in receivers for image in receiver.images}
-        outcomes |= deliver(opened.source(), list(images.values()), receivers, progress=progress, stop=opened.stop)
+        outcomes |= _deliver(opened, list(images.values()), receivers, progress)
     return outcomes
 
 
@@ -97,7 +99,7 @@ def hold(opened: Opened, target: Target, before: Look, sent: int, progress: Prog
     if not nothing_to_do(look.need, look.images):
         weigh(opened, [look])
         receiver = Receiver(look.place, target, look.images, look.holdings, look.need)
-        outcome = deliver(opened.source(), look.images, [receiver], progress=progress, stop=opened.stop)[look.place]
+        outcome = _deliver(opened, look.images, [receiver], progress)[look.place]
         sent += outcome.sent
         if outcome.error is not None:
             raise outcome.error.with_safe(BEGUN)
@@ -137,6 +139,17 @@ def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress
             return hold(opened, target, _trusting(place.key, target, images, place.node), 0, progress)
 
     return at_once(one, demand.places, opened.settings.parallel)
+
+
+def _deliver(
+    opened: Opened, images: Sequence[Image], receivers: Sequence[Receiver], progress: Progress
+) -> dict[str, Outcome]:
+    """Straight from the source, or by way of the staging folder where one is named."""
+    if not opened.settings.staging:
+        return deliver(opened.source(), images, receivers, progress=progress, stop=opened.stop)
+    folder = Path(opened.settings.staging).expanduser()
+    with stashed(opened.source(), images, receivers, folder, opened.stop) as (here, there, getting):
+        return deliver(here, there, getting, progress=progress, stop=opened.stop)
 
 
 def _kept(target: Target, place: str, images: Sequence[Image], brought: tuple[str, ...], sent: int) -> Settled:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from blocks.image_settings import FromSettings, ImageSourceSettings, SourceRegistrySettings
-from tasks.domain.errors import BlockedError, DriftError, ForbiddenError, NotFoundError, TemporaryError, UpgradeError
+from tasks.domain.errors import (
+    BlockedError,
+    DriftError,
+    ForbiddenError,
+    NotFoundError,
+    TemporaryError,
+    UpgradeError,
+    UsageError,
+)
 from tasks.domain.placement import NodeFacts
 from tasks.domain.reference import ImageReference
 from tasks.domain.way import Way
@@ -15,6 +23,7 @@ from tasks.images import staging, surveying
 from tasks.images.demand import Demand, Place
 from tasks.images.references import Wish
 from tasks.images.staging import Settled
+from tasks.images.stash import PREFIX
 from tasks.images.surveying import Found, Look
 from tests.tasks.images.folder_node import FolderNodes, folder_nodes
 from tests.tasks.images.registry.served import Made, Served, served
@@ -197,3 +206,31 @@ def test_of_several_names_at_the_source_the_first_that_is_there(world: World) ->
     ]
     with pytest.raises(NotFoundError, match="nothing"):
         surveying.find_at(world.opened.source(), [sure, replace(wish, candidates=tuple(names[:1]))], None)
+
+
+def test_by_way_of_a_folder_here(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "staging"
+    dead = folder / f"{PREFIX}left"
+    dead.mkdir(parents=True)
+    (dead / "lock").touch()
+    (dead / "images.tar").write_bytes(BASE)
+    world.opened.settings = world.opened.settings.model_copy(update={"staging": str(folder)})
+    world.run(world.demand(node_a=FULL[:1], node_b=FULL[:1]))
+    ended = world.run(world.demand(node_a=FULL, node_b=FULL))
+    configs = {full: world.made[name].config for name, full in zip(NAMES, FULL, strict=True)}
+    for node in ("node-a", "node-b"):
+        assert {p.name: p.config for p in settled(ended[node]).proofs} == configs
+        assert world.opened.nodes[node].received < len(BASE) + 200_000  # the shared layer came the first time only
+    assert list(folder.iterdir()) == []
+    world.opened.nodes["node-c"].cut = [10]
+    ended = world.run(world.demand(node_c=FULL))
+    assert len(settled(ended["node-c"]).proofs) == 3
+    assert list(folder.iterdir()) == []
+
+
+def test_a_staging_folder_that_cannot_be_written(world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    world.opened.settings = world.opened.settings.model_copy(update={"staging": str(tmp_path / "file" / "x")})
+    with pytest.raises(UsageError, match="staging folder"):
+        world.run(world.demand(node_a=FULL))
+    assert world.opened.nodes["node-a"].received == 0
