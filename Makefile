@@ -35,6 +35,10 @@ test: lint
 bench: .venv/.testing
 	$(BIN)/python -m tests.bench $(GIGABYTES)
 
+# An offline upgrade on a real cluster that may be wrecked, beside the published procedure typed in by hand.
+bench-e2e: .venv/.testing
+	$(BIN)/python -m tests.bench.images
+
 # Needs $$KUBECONFIG and the REALCLUSTER_* variables of a real cluster that may be wrecked.
 e2e: contract story
 
