@@ -53,8 +53,9 @@ class Uploader:
         counted = _Counted(chunks, media_type, known)
         kept = Kept(KEPT_PARTS * self._part)
         parts = _keeping(in_parts(counted, self._part), kept)
-        lost = 0
+        begun = 0
         while True:
+            begun += 1
             try:
                 everything = chain(tuple(kept.parts), parts)
                 if at.host in self._whole:
@@ -64,11 +65,12 @@ class Uploader:
                 self._whole.add(at.host)
                 again = "takes no layers in parts"
             except _LostError:
-                lost += 1
                 again = "forgot an upload"
-            if not kept.whole or lost >= TRIES:
-                raise _again(at, again)
-            self._client.pause(max(lost, 1))
+            if not kept.whole:
+                raise _again(at, again, "in the middle of a layer, whose beginning is no longer in memory")
+            if begun > TRIES:
+                raise _again(at, again, f"{begun} times for the same layer")
+            self._client.pause(begun)
 
     # ------------------------------------------------------------ in parts
     def _by_parts(self, at: Repository, parts: Iterator[Part], counted: "_Counted") -> Descriptor:
@@ -111,7 +113,7 @@ class Uploader:
             if has == part.end:
                 return where
             part = part.rest(has)
-        raise _again(at, "does not take a part of a layer")
+        raise _again(at, "does not take a layer", f"{TRIES} times the same part")
 
     def _status(self, at: Repository, where: str, part: Part, refused: Answer | None) -> tuple[str, int]:
         """Where the upload goes on and how many bytes the registry has, all of which were sent."""
@@ -225,9 +227,9 @@ def _keeping(parts: Iterator[Part], kept: Kept) -> Iterator[Part]:
         yield part
 
 
-def _again(at: Repository, why: str) -> TemporaryError:
+def _again(at: Repository, why: str, observed: str) -> TemporaryError:
     return TemporaryError(
         f"The registry {at.host} {why}.",
-        observed=f"in the middle of a layer for {at.path}, whose beginning is no longer in memory",
+        observed=f"{at.path}: {observed}",
         next="Start again: what the registry has by now is not sent a second time.",
     )

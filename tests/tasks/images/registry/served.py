@@ -77,7 +77,8 @@ class Faults:
     """What goes wrong; may be changed while the server runs. Lists are used up from the front."""
 
     cut_get: list[int] = field(default_factory=list)  # a blob's GET ends after so many bytes of its body
-    cut_patch: list[int] = field(default_factory=list)  # a PATCH or PUT of an upload ends after so many bytes came
+    cut_patch: list[int] = field(default_factory=list)  # a PATCH of an upload ends after so many bytes came
+    cut_put: list[int] = field(default_factory=list)  # and a PUT that has a body
     lose_uploads: str = ""  # with a cut PATCH all uploads are lost; the code that is answered for them then
     stall_get: list[int] = field(default_factory=list)  # a blob's GET says nothing more after so many bytes
     answers: list[Ordered] = field(default_factory=list)
@@ -283,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (_CutError, ConnectionError, TimeoutError, ssl.SSLError):
             self.close_connection = True
             with self.state.lock:
-                if self.state.faults.lose_uploads and self.command == "PATCH":
+                if self.state.faults.lose_uploads and self.command in ("PATCH", "PUT"):
                     self.state.uploads.clear()
             # shutdown, not close: the other files of this connection keep it open.
             with suppress(OSError):
@@ -515,7 +516,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _keep(self, kept: bytearray) -> None:
         faults = self.state.faults
         has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
-        cut = faults.cut_patch.pop(0) if has_body and faults.cut_patch else None
+        cuts = faults.cut_patch if self.command == "PATCH" else faults.cut_put
+        cut = cuts.pop(0) if has_body and cuts else None
         for piece in self._pieces():
             if cut is not None and self.came >= cut:
                 kept += piece[: len(piece) - (self.came - cut)]

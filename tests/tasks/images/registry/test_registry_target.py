@@ -219,14 +219,25 @@ def test_tags_come_last_and_all_or_none() -> None:
 
 
 # ---------------------------------------------------------------- lines that break
-@pytest.mark.parametrize("cut", [[1000], [0], [PART - 1], [PART, 5, 100_000], [200_000, 200_000]])
+@pytest.mark.parametrize("cut", [[1000], [0], [PART - 1], [PART + 1, 5, 100_000, 70_000], [200_000, 20_000, 20_000]])
 def test_a_cut_upload_goes_on_where_it_was(cut: list[int]) -> None:
     source, found = plain()
     with served(auth="token", faults=Faults(cut_patch=list(cut))) as registry:
         assert bring(source, at(registry, found), RegistryTarget(LOGIN)).error is None
         assert [content(registry, name) for name in IMAGES] == list(IMAGES.values())
-        # Not more than the part that was on its way comes twice, and of what had come nothing.
-        assert registry.received < (len(BASE) + len(RELEASE)) * 1.02 + PART * len(cut)
+        assert registry.faults.cut_patch == []
+        # What the registry said to have is not sent again; a piece of 64 KiB was on its way to it at each cut.
+        assert registry.received < (len(BASE) + len(RELEASE)) * 1.01 + 65_536 * len(cut)
+
+
+@pytest.mark.parametrize("cut", [[0], [1000], [10**9, 3, 3, 3]])
+@pytest.mark.parametrize("code", ["", "BLOB_UPLOAD_UNKNOWN"])
+def test_a_cut_upload_of_one_request_begins_anew(cut: list[int], code: str) -> None:
+    source, found = plain()
+    with served(faults=Faults(cut_put=list(cut), lose_uploads=code)) as registry:
+        assert bring(source, at(registry, found), RegistryTarget(OPEN)).error is None
+        assert [content(registry, name) for name in IMAGES] == list(IMAGES.values())
+        assert registry.faults.cut_put == []
 
 
 @pytest.mark.parametrize("code", ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"])
@@ -244,8 +255,8 @@ def test_a_forgotten_upload_whose_beginning_is_gone() -> None:
     source, found = plain({WORKER: layers})
     with served() as registry:
         images, target = at(registry, found), RegistryTarget(OPEN)
-        # The config and the first layer come through, the second one's sixth part does not.
-        registry.faults.cut_patch = [PART + 1] * 13 + [1000]
+        # The first layer comes through, of the second one the sixth part does not.
+        registry.faults.cut_patch = [PART + 1] * 12 + [1000]
         registry.faults.lose_uploads = "BLOB_UPLOAD_INVALID"
         error = bring(source, images, target).error
         assert isinstance(error, TemporaryError)
