@@ -100,7 +100,7 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 
 
 
 MORE = {
-    "twice": entry("index.json", size=4),
+    "twice": entry("manifest.json", size=4),
     "absolute": entry("/etc/passwd", size=4),
     "out of it": entry("blobs/../../x", size=4),
     "symbolic link": entry("blobs/sha256/" + "0" * 64, tarfile.SYMTYPE, "/etc/passwd"),

@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,8 @@ def test_docker_save_with_compressed_layers(tmp_path: Path) -> None:
 def test_compressed_with_zstd_by_hand(tmp_path: Path, frames: int) -> None:
     raw = packed(one_image(), tmp_path / "plain").read_bytes()
     step = len(raw) // frames + 1
-    pieces = [zstandard.compress(raw[at : at + step]) for at in range(0, len(raw), step)]
+    packer = zstandard.ZstdCompressor(write_checksum=True)
+    pieces = [packer.compress(raw[at : at + step]) for at in range(0, len(raw), step)]
     (tmp_path / "b").write_bytes(b"".join(pieces))
     check(tmp_path / "b", "oci-layout")
     with BundleSource(tmp_path / "b") as source:
@@ -156,6 +158,21 @@ def test_compressed_with_zstd_by_hand(tmp_path: Path, frames: int) -> None:
         (tmp_path / "b").write_bytes(broken)
         with pytest.raises(UpgradeError, match="damaged"):
             verify_bundle(tmp_path / "b")
+
+
+def test_two_readers_at_once(tmp_path: Path) -> None:
+    """One asks for the other's layer while it is in the middle of its own."""
+    layout = Layout()
+    layout.name(layout.image([layer_of(b"one", 3_000_000), layer_of(b"two", 3_000_000)]), io_containerd_image_name=FULL)
+    (tmp_path / "b").write_bytes(zstandard.compress(packed(layout.done(), tmp_path / "plain").read_bytes()))
+    with BundleSource(tmp_path / "b") as source:
+        images = source.images
+        readers = [source.read(images, frozenset({diff_id})) for diff_id in images[0].diff_ids]
+        blobs = [next(blob for blob in reader if blob.kind == "layer" or list(blob.chunks) == []) for reader in readers]
+        parts = list(zip_longest(*(blob.chunks for blob in blobs), fillvalue=b""))
+    assert len(parts) > 2
+    for blob, chunks in zip(blobs, zip(*parts, strict=True), strict=True):
+        assert digest_of(b"".join(chunks)) == blob.digest
 
 
 def test_several_platforms(tmp_path: Path) -> None:

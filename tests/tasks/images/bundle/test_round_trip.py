@@ -22,6 +22,7 @@ from tasks.domain.reference import ImageReference
 from tasks.images.bundle import BundleSource, Compression, bundle_name, compression_for, verify_bundle, write_bundle
 from tasks.images.bundle.body import FramedBody
 from tasks.images.bundle.form import FRAME
+from tasks.images.bundle.sums import Sum
 from tasks.images.media import DOCKER_MANIFEST, OCI_MANIFEST
 from tasks.images.model import Image, Platform, digest_of
 from tests.tasks.images.bundle.shelf import AMD, AT, Shelf, bundle, everything, layer_of, names, release
@@ -185,6 +186,15 @@ def test_a_frame_that_ends_with_the_archive(tmp_path: Path) -> None:
         image = shelf.put("a/b:1", [layer_of(b"x", 1000 + more)])
         facts = write_bundle(shelf, [image], tmp_path / str(more), version="1", made_at=AT, compress="zstd")
         assert verify_bundle(tmp_path / str(more)).sha256 == facts.sha256
+
+
+def test_a_sum_is_told_when_it_is_complete() -> None:
+    data = bytes(40_000_000)
+    with Sum(len(data) - 7) as total:
+        total.update(data)
+        assert total.sealed() == hashlib.sha256(data[:-7]).hexdigest()
+        total.update(b"more")
+        assert total.hexdigest() == hashlib.sha256(data + b"more").hexdigest()
 
 
 def test_an_image_is_found_behind_another_registry(tmp_path: Path) -> None:
