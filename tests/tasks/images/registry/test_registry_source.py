@@ -222,6 +222,7 @@ def test_tokens_are_kept_and_renewed() -> None:
         time.sleep(0.6)
         refused = len([seen for seen in registry.requests() if seen.status == 401])
         source.find([reference(registry)], None)
+        assert len(registry.requests(part="/token")) == 2
         assert len([seen for seen in registry.requests() if seen.status == 401]) == refused, "renewed before it ended"
 
 

@@ -2,6 +2,8 @@
 
 import gzip
 import random
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from pydantic import SecretStr
 from tasks.domain.errors import (
     BlockedError,
     ForbiddenError,
+    StoppedError,
     TemporaryError,
     UnauthorizedError,
     UnprovenError,
@@ -316,6 +319,29 @@ def test_logins_that_do_not_suffice(auth: str) -> None:
         else:  # everybody may pull, nobody push
             assert isinstance(bring(source, images, RegistryTarget(OPEN)).error, UnauthorizedError)
         assert registry.received == 0
+
+
+def test_a_user_who_may_only_pull() -> None:
+    source, found = plain()
+    with served(auth="token", faults=Faults(pull_only=True)) as registry:
+        error = bring(source, at(registry, found), RegistryTarget(LOGIN)).error
+        assert isinstance(error, ForbiddenError)
+        assert f"'{USER}' may not begin an upload" in error.happened
+        assert "sends only what is then missing" in error.safe
+
+
+def test_a_stop_ends_an_upload_that_stands_still() -> None:
+    source, found = plain()
+    with served(faults=Faults(stall_patch=True)) as registry:
+        stop = threading.Event()
+        images, target = at(registry, found), RegistryTarget(OPEN, stop=stop.is_set)
+        holdings = target.look(images)
+        receiver = Receiver("registry", target, images, holdings, need_of(images, holdings))
+        threading.Timer(0.3, stop.set).start()
+        begin = time.monotonic()
+        error = deliver(source, images, [receiver], stop=stop.is_set)["registry"].error
+        assert isinstance(error, StoppedError)
+        assert time.monotonic() - begin < 9, "the server stands still for 20 s, a thread is given 10"
 
 
 def test_a_layer_that_is_not_what_it_says_gets_no_tag() -> None:
