@@ -1,6 +1,7 @@
 """A real Docker engine as the source, and another one, behind SSH, as a node's runtime."""
 
 import contextlib
+import hashlib
 import os
 import socket
 import socketserver
@@ -29,17 +30,14 @@ def references(version: str) -> list[ImageReference]:
     return [ImageReference.parse(f"apinizercloud/{component}:{version}") for component in COMPONENTS]
 
 
-def node_d(address: str = "") -> DockerNodeTarget:
+def machine() -> Host:
     host, _, port = os.environ["REALCLUSTER_NODE_D"].partition(":")
-    machine = Host(
-        "node-d",
-        host,
-        user="root",
-        port=int(port),
-        identity_file=os.environ["REALCLUSTER_SSH_KEY"],
-        known_hosts=os.environ["REALCLUSTER_KNOWN_HOSTS"],
-    )
-    return DockerNodeTarget(Remote(machine), "node-d", address=address)
+    keys = {"identity_file": os.environ["REALCLUSTER_SSH_KEY"], "known_hosts": os.environ["REALCLUSTER_KNOWN_HOSTS"]}
+    return Host("node-d", host, user="root", port=int(port), **keys)
+
+
+def node_d(address: str = "") -> DockerNodeTarget:
+    return DockerNodeTarget(Remote(machine()), "node-d", address=address)
 
 
 def bring(images: tuple[Image, ...], target: DockerNodeTarget, source: DockerSource | None = None) -> Outcome:
@@ -116,6 +114,28 @@ def test_one_release_and_the_next(empty_node: Cluster) -> None:
     ).splitlines()
     assert {f"{image.origin} {image.config}" for image in (*first, *second)} == set(listed)
     assert bring(second, node_d()) == Outcome(0, None)
+
+
+def test_an_engine_behind_ssh_as_the_source(empty_node: Cluster) -> None:
+    """The same images, and of one archive only what is wanted."""
+    images = DockerSource().find(references("2025.07.0"), None)
+    assert bring(images, node_d()).error is None
+    address = f"ssh://root@{os.environ['REALCLUSTER_NODE_D']}"
+    source = DockerSource(address, ssh=machine())
+    found = source.find(references("2025.07.0"), None)
+    assert [(image.name, image.config, image.diff_ids) for image in found] == [
+        (image.name, image.config, image.diff_ids) for image in images
+    ]
+    base, *others = images[0].diff_ids
+    came = {}
+    for blob in source.read(found, frozenset(others)):
+        content = hashlib.sha256()
+        came[blob.digest] = blob.kind
+        for chunk in blob.chunks:
+            content.update(chunk)
+        assert f"sha256:{content.hexdigest()}" == blob.digest
+    assert came == {**dict.fromkeys(others, "layer"), **{image.config: "config" for image in images}}
+    assert base not in came
 
 
 @pytest.mark.parametrize("most", [2_000_000, 60_000_000])

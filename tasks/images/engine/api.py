@@ -2,6 +2,7 @@
 
 import errno
 import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ class ApiEngine:
         self._address = address
         self._stop = stop
         self._client: docker.APIClient | None = None
+        self._version = ""
 
     @property
     def where(self) -> str:
@@ -116,11 +118,13 @@ class ApiEngine:
         try:
             answer = client.request(
                 method,
-                f"{client.base_url}/v{client.api_version}{path}",
+                f"{client.base_url}/v{self._version}{path}" if self._version else f"{client.base_url}{path}",
                 params=parameters,
                 headers=headers,
                 timeout=(_CONNECT, seconds),
                 stream=True,
+                # Said anew, or requests takes $REQUESTS_CA_BUNDLE instead of the engine's CA.
+                verify=client.verify,
             )
             with answer:
                 began = True
@@ -131,14 +135,20 @@ class ApiEngine:
     def _connected(self) -> "docker.APIClient":
         if self._client is None:
             import docker
+            from docker.constants import DEFAULT_DOCKER_API_VERSION
             from docker.errors import DockerException
 
             try:
                 self._client = docker.APIClient(
-                    base_url=self._address.url, tls=self._address.tls or False, version="auto", timeout=int(_CONNECT)
+                    base_url=self._address.url, tls=self._address.tls or False, version=DEFAULT_DOCKER_API_VERSION
                 )
             except (DockerException, OSError) as error:
                 raise _unreachable(self.where, error) from None
+            try:
+                self._version = str(self._json("/version").get("ApiVersion", ""))
+            except UpgradeError:
+                self._client = None
+                raise
         return self._client
 
     def _login(self, name: str) -> dict[str, str]:
@@ -171,6 +181,9 @@ def _unreachable(where: str, error: BaseException, *, began: bool = False) -> Up
         if isinstance(each, BaseException) and each not in seen:
             seen.append(each)
             pending += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
+    untrusted = next((each for each in seen if isinstance(each, ssl.SSLError)), None)
+    if untrusted is not None:
+        return failures.untrusted(where, str(untrusted))
     root = next((each for each in seen if isinstance(each, OSError) and each.errno), None)
     if root is not None and root.errno in (errno.EACCES, errno.EPERM):
         return failures.forbidden(where, str(root))

@@ -61,7 +61,7 @@ def broke_off(where: str, observed: str) -> TemporaryError:
         f"{where} broke off.",
         observed=observed,
         safe=UNCHANGED,
-        next="Try again; what has arrived is not sent twice. If it happens again, look at the engine's log.",
+        next="Try again: only what is missing is sent. If it happens again, look at the engine's log.",
     )
 
 
@@ -71,6 +71,15 @@ def forbidden(where: str, observed: str) -> ForbiddenError:
         f"{where} may not be used by this user.",
         observed=observed,
         next="Add the user to the group docker (usermod -aG docker USER, then log in anew), or run this as root.",
+    )
+
+
+def untrusted(where: str, observed: str) -> BlockedError:
+    """TLS failed: the engine's certificate, or this side's."""
+    return BlockedError(
+        f"{where} and this side do not trust each other's certificates.",
+        observed=observed,
+        next="DOCKER_CERT_PATH (or the Docker context) holds ca.pem of the engine's CA, and cert.pem and key.pem that it accepts.",
     )
 
 

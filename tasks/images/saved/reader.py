@@ -150,5 +150,5 @@ def _cut(error: CutShortError, where: str) -> UpgradeError:
     return TemporaryError(
         f"{where} broke off while it sent the images.",
         observed=f"It said: {reason}." if reason else f"{error}.",
-        next="Try again; what has arrived is not sent twice. If it happens again, look at the engine's log and its free space.",
+        next="Try again: only what is missing is sent. If it happens again, look at the engine's log and its free space.",
     )

@@ -28,7 +28,7 @@ from tasks.images.engine.address import USUAL, Address, find_address, split_ssh
 from tasks.images.engine.command import CommandEngine
 from tasks.images.model import Platform
 from tasks.images.remote import Host, Remote
-from tests.tasks.images.engine.standin import Engine, command, serving, sha
+from tests.tasks.images.engine.standin import Engine, certificates, command, serving, serving_tcp, sha
 
 # Nothing that gzip makes smaller: half of an archive is to be half of what is wanted.
 BASE, LIB, JAR = (random.Random(size).randbytes(size) for size in (40000, 2500, 30000))  # noqa: S311
@@ -297,6 +297,26 @@ def test_a_password_is_not_shown() -> None:
 def test_certificates_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ca\.pem"):
         find_address("tcp://host:2376", {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path / "none")})
+
+
+def test_over_tcp(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
+    with serving_tcp(engine, None) as address:
+        assert DockerSource(address).find([WORKER], None)[0].config == config_of(engine, str(WORKER))
+
+
+def test_over_tcp_with_certificates(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `docker --tlsverify`: both sides show theirs; another CA, or none to show, is refused."""
+    own, other = certificates(tmp_path / "own"), certificates(tmp_path / "other")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    with serving_tcp(engine, own) as address:
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(own))
+        source = DockerSource(address)
+        images = source.find([WORKER], None)
+        assert len([b"".join(blob.chunks) for blob in source.read(images, frozenset({sha(JAR)}))]) == 2
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(other))
+        with pytest.raises(BlockedError, match="certificate verify failed"):
+            DockerSource(address).find([WORKER], None)
 
 
 def test_ssh_address() -> None:
