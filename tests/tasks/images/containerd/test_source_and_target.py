@@ -23,6 +23,7 @@ from tasks.domain.errors import (
 from tasks.domain.reference import ImageReference
 from tasks.images.containerd import ContainerdSource, ContainerdTarget
 from tasks.images.delivery import Outcome, Receiver, deliver
+from tasks.images.layout import blob_path, tar_file, tar_member
 from tasks.images.missing import need_of
 from tasks.images.model import Blob, Image, Platform, digest_of
 from tasks.images.remote import Host, Remote
@@ -172,6 +173,21 @@ def test_a_broken_transfer_names_nothing_and_keeps_what_came(source: ContainerdS
     again = bring(images, source, target)
     assert again == Outcome(len(OWN) + len(images[0].config_content), None)
     target.prove(images)
+
+
+def test_an_import_whose_line_is_cut_keeps_what_came(source: ContainerdSource, another: Make) -> None:
+    """The far side's view: its input ends, and nobody there has been killed."""
+    store, ctr = another()
+    target = ContainerdTarget(HERE, "node-a", tool=ctr)
+    part = tar_file(blob_path(digest_of(BASE)), BASE) + tar_member(blob_path(digest_of(OWN)), len(OWN)) + OWN[:500_000]
+    with target._importing() as sending:
+        sending.write(part)
+        until(lambda: digest_of(BASE) in store.state()["labels"])
+        with pytest.raises(TemporaryError, match="did not get into containerd"):
+            sending.finish()
+    assert store.state()["images"] == {}
+    images = source.find(parsed("apinizercloud/worker:2"), None)
+    assert bring(images, source, target) == Outcome(len(OWN) + len(images[0].config_content), None)
 
 
 def test_a_killed_import_is_told_and_taken_up(source: ContainerdSource, another: Make) -> None:
