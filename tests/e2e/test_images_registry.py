@@ -25,7 +25,7 @@ from tasks.images.delivery import Outcome, Receiver, deliver
 from tasks.images.engine import DockerSource
 from tasks.images.missing import need_of
 from tasks.images.model import Image, Source
-from tasks.images.registry import upload
+from tasks.images.registry import client, upload
 from tasks.images.registry.access import Access
 from tasks.images.registry.source import RegistrySource
 from tasks.images.registry.target import RegistryTarget
@@ -252,6 +252,7 @@ def test_cut_lines_go_on_where_they_were(
 ) -> None:
     """Cut in the first part, in a later one, and twice in a row: the registry's own Range is believed, or it begins anew."""
     monkeypatch.setattr(upload, "PART", 2_000_000)
+    monkeypatch.setattr(client, "PAUSES", (0.1, 0.2))
     layers = [noise(1, 9_000_000), noise(2, 1_000_000)]
     with own(tmp_path / "registry") as registry:
         source: Source

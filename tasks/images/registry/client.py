@@ -157,7 +157,9 @@ class RegistryClient:
                 return response
             response.close()
             url = self.resolve(url, response.headers["location"])
-        raise UpgradeError(f"The registry {at.host} redirects without end.", observed=f"To {what}: at last to {url}")
+        raise UpgradeError(
+            f"The registry {at.host} redirects without end.", observed=f"To {what}: at last to {bare(url)}"
+        )
 
     def _of_registry(self, at: Repository, url: str) -> bool:
         """Whether an address is the registry's own: scheme, host and port."""
@@ -223,6 +225,11 @@ class RegistryClient:
         """Raise `StoppedError` where a stop was asked for."""
         if self._stop():
             raise StoppedError("The transfer was stopped.", observed="It was asked for.")
+
+
+def bare(url: str) -> str:
+    """An address without what may be a secret in it: object stores sign theirs."""
+    return url.partition("?")[0]
 
 
 def answer_of(response: httpx.Response, body: bytes) -> Answer:

@@ -14,7 +14,7 @@ from itertools import chain
 from tasks.domain.errors import TemporaryError, UpgradeError
 from tasks.images.model import Descriptor
 from tasks.images.registry.address import Repository
-from tasks.images.registry.client import RegistryClient
+from tasks.images.registry.client import RegistryClient, bare
 from tasks.images.registry.parts import PART, Kept, Part, in_parts
 from tasks.images.registry.proving import holds_blob
 from tasks.images.registry.refusals import Answer
@@ -104,7 +104,7 @@ class Uploader:
                     raise
                 answer = None
             if answer is not None and answer.status in (201, 202, 204):
-                return self._location(where, answer)
+                return self._location(where, answer) if "location" in answer.headers else where
             if answer is not None and _final(answer, part):
                 self._client.require(answer, at, what, 202)
             if answer is None or answer.temporary:
@@ -188,7 +188,9 @@ class Uploader:
 
     def _location(self, url: str, answer: Answer) -> str:
         if "location" not in answer.headers:
-            raise UpgradeError("The registry does not say where an upload goes.", observed=f"{url} answered {answer}")
+            raise UpgradeError(
+                "The registry does not say where an upload goes.", observed=f"{bare(url)} answered {answer}"
+            )
         return self._client.resolve(url, answer.headers["location"])
 
 

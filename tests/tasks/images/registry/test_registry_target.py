@@ -321,6 +321,17 @@ def test_logins_that_do_not_suffice(auth: str) -> None:
         assert registry.received == 0
 
 
+def test_a_wrong_ca_is_not_an_image_that_is_not_there(tmp_path: Path) -> None:
+    source, found = plain()
+    with served(tls=certificate(tmp_path)) as registry:
+        images = at(registry, found)
+        with pytest.raises(BlockedError, match="is not trusted"):
+            RegistryTarget(Access()).look(images)
+        with pytest.raises(BlockedError, match="is not trusted"):
+            RegistryTarget(Access()).refuse_other(images)
+        assert bring(source, images, RegistryTarget(Access(ca_file=registry.ca_file))).error is None
+
+
 def test_a_user_who_may_only_pull() -> None:
     source, found = plain()
     with served(auth="token", faults=Faults(pull_only=True)) as registry:
