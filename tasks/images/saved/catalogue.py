@@ -40,7 +40,11 @@ class Catalogue:
     def _file(self, digest: str) -> bytes:
         content = self.files.get(blob_path(digest))
         if content is None:
-            raise _damaged(f"It lacks {digest}.")
+            raise DamagedArchiveError(
+                "The Docker engine does not have the whole image.",
+                observed=f"It lacks {digest}.",
+                next="Pull the image there anew, and start again.",
+            )
         return content
 
 
