@@ -1,11 +1,11 @@
 """The `sh` scripts that run where containerd runs.  One line each, for login shells that take no more.
 
-Their first four arguments are the same: the words of `ctr` (`sudo -n ctr`, `k3s ctr`), the words in front of a
-program that is to read root's files (`sudo -n`, or none), the socket ("" for the usual one), and the namespace.  The
-namespace is always given: without it ctr works in `default`, where the kubelet sees nothing.
+Their first four arguments are the same: the words of `ctr` (`ctr`, `k3s ctr`), those in front of what only root may
+(`sudo -n`, or none; the program then by its full path, for sudo's own PATH is shorter than the user's), the socket
+("" for the usual one), and the namespace.  The namespace is always given: without it ctr works in `default`, where the
+kubelet sees nothing.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ from tasks.images.remote import Remote
 SECONDS_TO_CONNECT = 5
 
 _CTR = (
-    "ctr=$1; as=$2; address=$3; space=$4; shift 4; "
+    "ctr=$1; as=$2; address=$3; space=$4; shift 4; PATH=$PATH:/var/lib/rancher/rke2/bin; "
+    'first=${ctr%% *}; ctr="$as $(command -v "$first" || echo "$first")${ctr#"$first"}"; '
     'c() { $ctr ${address:+-a "$address"} --connect-timeout ' + str(SECONDS_TO_CONNECT) + 's -n "$space" "$@"; }; '
 )
 
@@ -75,6 +76,5 @@ class Ctr:
     def command(self, script: str, *arguments: str) -> Sequence[str]:
         """The command that runs one of the scripts; it is to run without the remote's own sudo."""
         sudo = "sudo -n" if self.remote.host.sudo else ""
-        words = shlex.split(self.tool)
-        tool = " ".join([*sudo.split(), *words])
-        return ["sh", "-c", script, words[0] if words else "ctr", tool, sudo, self.address, self.namespace, *arguments]
+        name = self.tool.split()[0]
+        return ["sh", "-c", script, name, self.tool, sudo, self.address, self.namespace, *arguments]

@@ -66,8 +66,8 @@ def make_key(file: Path) -> str:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Served]:
-    """Start it; skip the test where this machine has no sshd or lets nobody log in."""
+def served(folder: Path, more: str = "") -> Iterator[Served]:
+    """Start it, with `more` in its configuration; skip the test where this machine has no sshd or lets nobody log in."""
     if SSHD is None or shutil.which("ssh-keygen") is None:
         pytest.skip("no sshd here")
     if os.getuid() == 0:
@@ -80,7 +80,7 @@ def served(folder: Path) -> Iterator[Served]:
     (folder / "known hosts").write_text(f"[127.0.0.1]:{port} {public}")
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nAuthorizedKeysFile {folder}/authorized\n"
-        "PasswordAuthentication no\nStrictModes no\nUsePAM no\nPidFile none\nMaxStartups 200\nPermitRootLogin yes\n"
+        f"PasswordAuthentication no\nStrictModes no\nUsePAM no\nPidFile none\nMaxStartups 200\nPermitRootLogin yes\n{more}"
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log, stdin=subprocess.DEVNULL)  # fmt: skip

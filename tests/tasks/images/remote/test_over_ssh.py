@@ -209,3 +209,10 @@ def test_nothing_of_a_connection_is_left(server: Served, monkeypatch: pytest.Mon
     del remote
     assert list(tmp_path.iterdir()) == []
     tmp_path.rmdir()
+
+
+def test_a_server_that_takes_one_session_a_connection(tmp_path: Path) -> None:
+    with served(tmp_path, "MaxSessions 1\n") as strict:
+        remote = Remote(strict.host)
+        assert [remote.run(["echo", "hi"]).stdout for _ in range(2)] == [b"hi\n"] * 2
+        remote.close()
