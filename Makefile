@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-.PHONY: install demo test lint bench e2e contract story lock clean
+.PHONY: install demo test lint bench bench-e2e e2e contract story lock clean
 
 install: .venv/.installed
 
