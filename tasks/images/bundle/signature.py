@@ -30,7 +30,9 @@ def sign_bundle(path: Path, key: Path, *, replace: bool = False) -> Path:
     """
     target = signature_path(path)
     if target.exists() and not replace:
-        raise UsageError(f"{target} exists already.", next="Remove it, or name another file.")
+        raise UsageError(
+            f"{target} exists already.", next="Remove it, name another file, or let it be replaced (--replace)."
+        )
     with _opened(path) as file:
         done = _run(["-Y", "sign", "-n", NAMESPACE, "-f", str(key)], file)
     if done.returncode or not done.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):

@@ -35,7 +35,9 @@ class Slot:
         partial = path.with_name(f".{path.name}.partial")
         try:
             if path.exists() and not replace:
-                raise UsageError(f"{path} exists already.", next="Remove it, or name another file.")
+                raise UsageError(
+                    f"{path} exists already.", next="Remove it, name another file, or let it be replaced (--replace)."
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
             # What a run that died left has this name too, and is written over.
             handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -12,6 +12,8 @@ import pytest
 from tasks.domain.errors import DamagedArchiveError, StoppedError, UpgradeError, UsageError
 from tasks.domain.reference import ImageReference
 from tasks.images.bundle import BundleSource, Compression, verify_bundle
+from tasks.images.bundle.scan import Scan
+from tasks.images.layout import tar_member
 from tests.tasks.images.bundle.shelf import bundle
 
 COMPRESSIONS = ("none", "zstd")
@@ -160,6 +162,13 @@ def test_no_file_a_folder_and_rubbish(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"\x1f\x8b" + bytes(100))
     with pytest.raises(UsageError, match="gunzip"):
         verify_bundle(tmp_path / "b")
+
+
+def test_members_larger_than_eight_gigabytes_have_a_header() -> None:
+    """Octal digits end there (POSIX ustar); what is written must be read."""
+    scan = Scan(iter([tar_member("blobs/sha256/" + "0" * 64, 9 << 30), bytes(10_000)]), canonical=True)
+    with pytest.raises(DamagedArchiveError, match="ends too early"):
+        scan.run()
 
 
 def test_a_verification_that_is_told_to_stop(tmp_path: Path) -> None:
