@@ -114,7 +114,7 @@ def configs_of(letter: str) -> set[str]:
 def test_ctr_takes_the_file_by_itself(
     nodes: tuple[ContainerdTarget, ContainerdTarget], tmp_path: Path, compress: Compression
 ) -> None:
-    """As it is; a compressed one after `zstd -d`, because ctr unpacks archives by itself only from 1.7.15 on."""
+    """As it is; a compressed one after `zstd -d`, because the ctr of containerd 1.6 does not unpack archives."""
     engine = DockerSource()
     images = engine.find(references(NEW), None)
     path = Path(bundled(engine, images, tmp_path, compress=compress).path)
