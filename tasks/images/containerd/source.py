@@ -1,6 +1,7 @@
 """A containerd as a source: images are found in its image store and read blob by blob from its content store."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from tasks.domain.errors import BlockedError, NotFoundError, UnprovenError, UpgradeError
 from tasks.domain.reference import ImageReference
@@ -38,9 +39,9 @@ class ContainerdSource:
         return blobs_of(self._ctr, images, wanted)
 
     def _found(self, looked: Looked, reference: ImageReference, platform: Platform | None) -> Image:
-        name = reference.normal if reference.tag or reference.digest else f"{reference.normal}:latest"
-        if name not in looked.names:
-            raise self._no_such(looked, reference, name)
+        name = next((each for each in _names_of(reference) if each in looked.names), "")
+        if not name:
+            raise self._no_such(looked, reference, _names_of(reference)[0])
         for wanted in (platform,) if platform else (DEFAULT_PLATFORM, None):
             found = image_at(looked, name, wanted)
             if isinstance(found, Whole):
@@ -93,3 +94,15 @@ class ContainerdSource:
             observed=observed,
             next=f"Pull it there with: ctr -n {self._ctr.namespace} images pull {name}",
         )
+
+
+def _names_of(reference: ImageReference) -> list[str]:
+    """Under which names containerd may keep it, the likeliest first.
+
+    The kubelet's pulls keep a tag and a digest as two names; an import may have kept a short name as it was written.
+    """
+    if reference.digest is None:
+        tagged = reference if reference.tag else replace(reference, tag="latest")
+        return [tagged.normal, str(tagged)]
+    apart = [replace(reference, tag=None).normal, *([replace(reference, digest=None).normal] if reference.tag else [])]
+    return [reference.normal, *apart]

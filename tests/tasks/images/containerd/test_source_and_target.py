@@ -306,6 +306,8 @@ def test_names_as_people_write_them(store: Store) -> None:
     for text in ("cache:1", "docker.io/cache:1", "docker.io/library/cache:1", "index.docker.io/library/cache:1"):
         assert source.find(parsed(text), None)[0].diff_ids == (digest_of(OWN),)
     assert source.find(parsed("cache"), None)[0].diff_ids == (digest_of(OTHER),)
+    store.add("my/tool:1", [BASE])
+    assert source.find(parsed("my/tool:1"), None)[0].name == "docker.io/my/tool:1"
 
 
 def test_what_is_not_there_is_said_with_what_is(source: ContainerdSource) -> None:
@@ -317,10 +319,16 @@ def test_what_is_not_there_is_said_with_what_is(source: ContainerdSource) -> Non
     assert "no image of docker.io/apinizercloud/portal" in caught.value.observed
 
 
-def test_a_digest_that_is_another_is_no_proof(source: ContainerdSource, store: Store) -> None:
-    digest = store.state()["images"][WORKER][0]
-    store.name(f"{WORKER}@{digest}", digest)
-    assert source.find(parsed(f"apinizercloud/worker:2@{digest}"), None)[0].name == f"{WORKER}@{digest}"
+def test_a_digest_is_held_to(source: ContainerdSource, store: Store) -> None:
+    """With a tag beside it, by which the kubelet's pulls keep it, or alone."""
+    digest, other = (store.state()["images"][name][0] for name in (WORKER, CACHE))
+    image = source.find(parsed("apinizercloud/worker:2"), None)[0]
+    assert source.find(parsed(f"apinizercloud/worker:2@{digest}"), None)[0].config == image.config
+    with pytest.raises(UnprovenError, match="is another image in containerd of here") as caught:
+        source.find(parsed(f"apinizercloud/worker:2@{other}"), None)
+    assert digest in caught.value.observed
+    store.name(f"docker.io/apinizercloud/portal@{digest}", digest)
+    assert source.find(parsed(f"apinizercloud/portal@{digest}"), None)[0].config == image.config
 
 
 def test_a_source_that_gives_less_than_it_names_is_told(source: ContainerdSource, store: Store, another: Make) -> None:
