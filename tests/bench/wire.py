@@ -1,7 +1,8 @@
-"""Counts what goes over an SSH connection: `ProxyCommand python -m tests.bench.wire HOST PORT FILE`.
+"""Counts what goes over an SSH connection: `ProxyCommand python wire.py HOST PORT FILE [CUT]`.
 
 It stands between ssh and sshd, so it counts the connection as it is on the wire: encrypted, with the protocol's own
-bytes.  At the end a line `SENT RECEIVED` (bytes) is added to FILE.
+bytes.  At the end a line `SENT RECEIVED` (bytes) is added to FILE.  The first connection that has sent CUT bytes is
+cut there; FILE.cut says that it happened.
 """
 
 import os
@@ -13,9 +14,10 @@ from pathlib import Path
 PIECE = 256 * 1024
 
 
-def main(host: str, port: str, file: str) -> None:
+def main(host: str, port: str, file: str, cut: str = "0") -> None:
     """Pass bytes on both ways until either side ends."""
     sent = received = 0
+    was_cut = Path(f"{file}.cut")
     try:
         with socket.create_connection((host, int(port))) as line, selectors.DefaultSelector() as waiting:
             waiting.register(0, selectors.EVENT_READ)
@@ -29,6 +31,9 @@ def main(host: str, port: str, file: str) -> None:
                     if from_ssh:
                         line.sendall(data)
                         sent += len(data)
+                        if 0 < int(cut) <= sent and not was_cut.exists():
+                            was_cut.touch()
+                            return
                     else:
                         _write(data)
                         received += len(data)
