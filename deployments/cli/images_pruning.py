@@ -49,9 +49,9 @@ def prune(settings: InstallationSettings, keep: int, output: Format, *, ask: boo
 def _judged(
     connections: Connections, found: Sequence[Backup], keep: int
 ) -> tuple[tuple[NodeLook, ...], dict[str, tuple[Verdict, ...]]]:
-    inventory = connections.inventory()
+    connections.inventory()  # raises where there is no Apinizer: then these are somebody else's nodes
     looks = look_at_nodes(connections.settings.images, all_nodes(connections))
-    return looks, dict(judge(connections, inventory, looks, found, keep))
+    return looks, dict(judge(connections, looks, found, keep))
 
 
 def _backups(settings: InstallationSettings) -> Sequence[Backup]:

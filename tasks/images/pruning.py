@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from blocks.image_settings import ImageSourceSettings
 from tasks.cluster.image_use import read_use, read_versions_before
+from tasks.cluster.inventory import ClusterScope, read_inventory
 from tasks.cluster.nodes import read_nodes
 from tasks.cluster.planning import Connections
 from tasks.database.catalogue import Backup
@@ -95,14 +96,17 @@ def look_at_nodes(
 
 
 def judge(
-    connections: Connections, inventory: Inventory, looks: Sequence[NodeLook], backups: Sequence[Backup], keep: int
+    connections: Connections, looks: Sequence[NodeLook], backups: Sequence[Backup], keep: int
 ) -> Mapping[str, tuple[Verdict, ...]]:
     """What becomes of each node's images, as the clusters are now.
 
-    A cluster's pods are asked after the nodes were: what has begun to run meanwhile is in use.
+    A cluster's pods are asked after the nodes were: what has begun to run meanwhile is in use.  Every namespace
+    counts, whatever the settings look at: another installation on the same nodes has a way back of its own.
     """
+    apis = connections.apis.values()
+    inventory = read_inventory([ClusterScope(api) for api in apis], connections.settings.overrides)
     use = ImageUse()
-    for api in connections.apis.values():
+    for api in apis:
         use = use.joined(read_use(api))
     for look in looks:
         use = use.joined(look.used)

@@ -1,5 +1,6 @@
 """What may be removed from the nodes, by tables (prune/*.yaml), and that nothing in use ever is (properties)."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.database.catalogue import Backup
 from tasks.domain.errors import BlockedError
 from tasks.domain.version import Version
 from tasks.images.prune import HeldImage, ImageUse, Stay, Verdict, to_remove
+from tasks.images.pruning import versions_of_backups
 
 CASES = [
     pytest.param(case, id=case["name"])
@@ -111,3 +114,33 @@ def test_never_one_in_use_nor_the_way_back(
     older = sorted((version for version in named if version < oldest), reverse=True)
     # The release before the present one, and as many more as were asked for.
     assert not going & set(older[: 1 + keep])
+
+
+def backup(version: str, *, proved: bool = True) -> Backup:
+    return Backup(
+        archive=Path(f"apinizer-backup--{version}.archive"),
+        version=version,
+        taken=datetime(2026, 1, 1, tzinfo=UTC),
+        size=1,
+        manifest=None,
+        proved=proved,
+        problem="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("newest_first", "needed"),
+    [
+        pytest.param([], [], id="none"),
+        pytest.param([backup("2025.07.0"), backup("2025.04.3"), backup("2025.01.0")], ["2025.04.3"], id="of before"),
+        pytest.param([backup("2025.04.3", proved=False), backup("2025.01.0")], ["2025.01.0"], id="a proved one"),
+        pytest.param([backup("2025.07.0")], [], id="of the present one"),
+        pytest.param([backup("2025.11.1"), backup("unknown")], [], id="no way back"),
+    ],
+)
+def test_the_version_of_the_newest_backup_that_can_be_gone_back_to(
+    newest_first: list[Backup], needed: list[str]
+) -> None:
+    found = versions_of_backups(newest_first, frozenset({Version("2025.07.0")}))
+    assert [str(version) for version in found] == needed
+    assert versions_of_backups(newest_first, frozenset()) == {}
