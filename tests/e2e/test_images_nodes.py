@@ -173,6 +173,22 @@ def test_a_node_gives_its_images_to_another(nodes: dict[str, Counted]) -> None:
     assert [proof.manifest_digest for proof in nodes["B"].prove(images)] == [image.manifest_digest for image in images]
 
 
+def test_layers_that_came_from_a_registry_are_used_for_images_of_an_engine(nodes: dict[str, Counted]) -> None:
+    """What a node pulled is compressed, what `docker save` gives is not; and the other way round."""
+    files = {version: Path(os.environ["REALCLUSTER_IMAGES"]) / f"apinizer-{version}.tar" for version in (OLD, NEW)}
+    _empty("A")
+    on("A", f"ctr -n {SPACE} images import --compress-blobs -", files[OLD])
+    images = bring_well(DockerSource(), [nodes["A"]])
+    assert nodes["A"].opened.sent < 43_000_000
+    assert {len(image.layers) for image in images} == {4}
+    _empty("A")
+    on("A", f"ctr -n {SPACE} images import --compress-blobs -", files[NEW])
+    bring_well(ContainerdSource(remote("A"), namespace=SPACE), [nodes["B"]])
+    assert nodes["B"].opened.sent < 43_000_000
+    for letter in nodes:
+        assert all("complete (5/5)" in line for line in on(letter, f"ctr -n {SPACE} images check").splitlines()[1:])
+
+
 def cut(node: Counted) -> None:
     """Kill the process of the node's sshd that serves this connection."""
     told = node._ctr.remote.run(["sh", "-c", "cut -d ' ' -f 4 /proc/$PPID/stat"])
