@@ -38,7 +38,7 @@ def of_ctr(where: str, address: str, ran: Ran) -> UpgradeError | None:
             f"The disk of {where} is full.",
             observed=observed,
             safe=UNCOUNTED,
-            next="Make room there (`apinizer-upgrade images prune`), then start again: what has arrived is not sent anew.",
+            next="Make room there (`apinizer-upgrade images prune`), then start again.",
         )
     if _WRONG.search(said):
         return UnprovenError(

@@ -227,7 +227,7 @@ class Sending(_Command):
         raise TemporaryError(
             f"{self._program} on {self._remote.host.name} ended before it had everything.",
             observed=refusals.told(ran.stderr) or f"Its exit code is {ran.code}, and it said nothing.",
-            next="Try again; what has arrived there is not sent again.",
+            next="Try again.",
         )
 
 
