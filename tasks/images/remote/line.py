@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from tasks.domain.errors import NotFoundError
 from tasks.images.remote.host import Host, ssh_command
@@ -21,6 +23,8 @@ from tasks.images.remote.host import Host, ssh_command
 # A socket's path may have 108 bytes (unix(7)); ssh first makes it under a name that is 17 longer.
 _LONGEST = 108 - 1 - 17
 _READY = b"+"
+_PREFIX = "apinizer-ssh-"
+_ABANDONED = 3600.0
 # printf and cat are everywhere, and every login shell takes this.
 _HOLD = "printf + ; exec cat >/dev/null"
 
@@ -70,7 +74,8 @@ class Line:
     def _open(self, tick: Callable[[], None]) -> tuple[int, str] | None:
         self._finish()
         self._said = []
-        self._folder = tempfile.mkdtemp(prefix="apinizer-ssh-")
+        _sweep(Path(tempfile.gettempdir()), time.time() - _ABANDONED)
+        self._folder = tempfile.mkdtemp(prefix=_PREFIX)
         if len(self._folder) + len("/line") > _LONGEST:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._own = False
@@ -145,6 +150,14 @@ def _until_ready(
             code = master.wait()
             listener.join(1)
             return code, b"".join(said).decode(errors="replace")
+
+
+def _sweep(folder: Path, before: float) -> None:
+    """Remove what killed processes left: their ssh has taken its socket away, the empty folder stays."""
+    for each in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if each.stat().st_mtime < before:
+                each.rmdir()
 
 
 def _end(master: "subprocess.Popen[bytes]", folder: str) -> None:

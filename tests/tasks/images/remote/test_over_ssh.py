@@ -1,5 +1,6 @@
 """Commands through OpenSSH's own client and server, with the faults that real lines have."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -203,8 +204,14 @@ def test_nothing_of_a_connection_is_left(server: Served, monkeypatch: pytest.Mon
     tmp_path = Path(tempfile.mkdtemp())
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
+    left, fresh = tmp_path / "apinizer-ssh-left", tmp_path / "apinizer-ssh-fresh"
+    left.mkdir()
+    fresh.mkdir()
+    os.utime(left, (0, 0))
     remote = Remote(server.host)
     assert remote.run(["true"]).code == 0
+    assert not left.exists()
+    fresh.rmdir()
     assert [file.name.startswith("apinizer-ssh-") for file in tmp_path.iterdir()] == [True]
     del remote
     assert list(tmp_path.iterdir()) == []
