@@ -64,7 +64,10 @@ def upgrade(
     """
     stopping.clear()
     artifacts.begin()
-    with session(installation) as open_session:
+    with (
+        session(installation) as open_session,
+        images_open(installation, by_way(open_session.connections.settings.images, way)),
+    ):
         settings = open_session.connections.settings
         request = PlanRequest(
             to=Version(to),
@@ -82,9 +85,8 @@ def upgrade(
         course = course_of(installation, plan, inventory.result(), manager_timeout, timeout)
         try:
             course.order = BackupOrder.of(settings, directory=backup_dir)
-            with images_open(installation, by_way(settings.images, way)):
-                _run(course, planned)
-                return course.finish().model_dump(mode="json")
+            _run(course, planned)
+            return course.finish().model_dump(mode="json")
         except KeyboardInterrupt:
             stopping.ask()
             raise course.interrupted() from None

@@ -1,6 +1,7 @@
 """The images' part of a run as Prefect tasks: find, look, bring, settle, prove."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -115,8 +116,11 @@ def weigh_images(installation: str, demand: Demand, looks: Sequence[Look]) -> tu
 @task(name="bring images", task_run_name="bring images", **LOOKS)
 def bring_images(installation: str, looks: Sequence[Look]) -> dict[str, Outcome]:
     """Read the source once and send each node what it lacks; how it ended for each, whatever happened to the others."""
-    outcomes = staging.bring(opened_for(installation), looks, _bars(looks))
+    bars = _Bars({look.place: look.size for look in looks})
+    outcomes = staging.bring(opened_for(installation), looks, bars.show)
     for place, outcome in outcomes.items():
+        if outcome.error is None:
+            bars.complete(place, f"{megabytes(outcome.sent)} sent")
         ended = f"broke off after {megabytes(outcome.sent)}" if outcome.error else f"{megabytes(outcome.sent)} sent"
         tell(subject_of(place), State.RUNNING, ended)
     return outcomes
@@ -125,8 +129,10 @@ def bring_images(installation: str, looks: Sequence[Look]) -> dict[str, Outcome]
 @task(name="settle node", task_run_name="settle {look.place}", **PATIENT)
 def settle_node(installation: str, look: Look, outcomes: Mapping[str, Outcome]) -> Settled:
     """The node holds every image, pinned where it knows that and proved by its runtime; what is still missing is sent."""
+    bars = _Bars({look.place: look.size})
     with failure_told(subject_of(look.place)):
-        settled = staging.settle(opened_for(installation), look, outcomes.get(look.place), _bars([look]))
+        settled = staging.settle(opened_for(installation), look, outcomes.get(look.place), bars.show)
+    bars.complete(look.place, settled_text(settled))
     tell(subject_of(look.place), State.DONE, settled_text(settled), 1.0)
     return settled
 
@@ -136,9 +142,10 @@ def push_images(installation: str, inventory: Inventory, found: Found) -> Settle
     """Bring to the registry what it lacks, and read it back."""
     opened = opened_for(installation)
     known = surveying.known_in_registry(inventory, opened.settings.prefix)
-    bar = ShareTold(subject_of(REGISTRY), "Images to the registry")
+    bars = _Bars({})
     with failure_told(subject_of(REGISTRY)):
-        settled = staging.push(opened, found, known, lambda _, done, total: bar.show(done, total, _amount(done, total)))
+        settled = staging.push(opened, found, known, bars.show)
+    bars.complete(REGISTRY, settled_text(settled))
     tell(subject_of(REGISTRY), State.DONE, settled_text(settled), 1.0)
     return settled
 
@@ -168,15 +175,27 @@ def settled_text(settled: Settled) -> str:
     return f"{len(settled.proofs)} images proved, {brought}" + (", pinned" if settled.pinned else "")
 
 
-def _bars(looks: Sequence[Look]) -> Callable[[str, int, int], None]:
-    """Progress in bytes, one bar and one gauge a node; where the source tells no sizes the estimate stands for them."""
-    sizes = {look.place: look.size for look in looks}
-    bars = {place: ShareTold(subject_of(place), f"Images on {place}") for place in sizes}
+class _Bars:
+    """Progress in bytes, a bar and a gauge for each place that is sent anything, made when its first bytes are.
 
-    def show(place: str, done: int, total: int) -> None:
-        bars[place].show(done, total or sizes[place], _amount(done, total or sizes[place]))
+    Where the source tells no sizes, the estimate of the look stands for them.
+    """
 
-    return show
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = sizes
+        self._bars: dict[str, ShareTold] = {}
+        self._lock = threading.Lock()
+
+    def show(self, place: str, done: int, total: int) -> None:
+        with self._lock:
+            if place not in self._bars:
+                self._bars[place] = ShareTold(subject_of(place), f"Images on {place}")
+        total = total or self._sizes.get(place, 0)
+        self._bars[place].show(done, total, _amount(done, total))
+
+    def complete(self, place: str, text: str) -> None:
+        if place in self._bars:
+            self._bars[place].complete(text)
 
 
 def _amount(done: int, total: int) -> str:
