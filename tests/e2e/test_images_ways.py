@@ -182,8 +182,13 @@ def test_bundle_to_nodes(cluster: Cluster) -> None:
     assert_upgraded(cluster, text)
 
 
-def test_a_docker_node_beside_the_cluster_is_given_the_release_too(cluster: Cluster) -> None:
-    cluster.reset()
+@pytest.fixture(scope="module")
+def old_release(kubeconfig: str) -> None:
+    """A fresh installation for tests that change no Deployment."""
+    Cluster(kubeconfig, Path()).reset()
+
+
+def test_a_docker_node_beside_the_cluster_is_given_the_release_too(cluster: Cluster, old_release: None) -> None:
     host, _, port = os.environ["REALCLUSTER_NODE_D"].partition(":")
     extra = {"name": "node-d", "host": host, "port": int(port), "runtime": "docker", "extra": True}
     nodes = access()
@@ -198,8 +203,7 @@ def test_a_docker_node_beside_the_cluster_is_given_the_release_too(cluster: Clus
         assert there == subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_a_node_that_cannot_be_reached_stops_it_before_the_manager(cluster: Cluster) -> None:
-    cluster.reset()
+def test_a_node_that_cannot_be_reached_stops_it_before_the_manager(cluster: Cluster, old_release: None) -> None:
     nodes = access()
     nodes["named"][1]["port"] = 1  # nothing listens there
     file = cluster.backups / "site.yaml"
@@ -213,8 +217,7 @@ def test_a_node_that_cannot_be_reached_stops_it_before_the_manager(cluster: Clus
     assert cluster.generations() == before
 
 
-def test_a_tag_that_no_engine_has(cluster: Cluster) -> None:
-    cluster.reset()
+def test_a_tag_that_no_engine_has(cluster: Cluster, old_release: None) -> None:
     before = cluster.generations()
     code, text = cluster.run("upgrade", "--to", "2025.07.9", "-f", site(cluster, way="docker-to-nodes"))
     assert code in (1, 3), text
@@ -224,9 +227,7 @@ def test_a_tag_that_no_engine_has(cluster: Cluster) -> None:
     assert cluster.generations() == before
 
 
-def test_status_tells_what_each_node_holds(cluster: Cluster) -> None:
-    cluster.reset()
-    cluster.import_images(NEW, ["A"])
+def test_status_tells_what_each_node_holds(cluster: Cluster, old_release: None) -> None:
     code, text = cluster.run("images", "status", "--to", NEW, "-f", site(cluster, way="docker-to-nodes"), "-o", "json")
     assert code == 0, text
     told = json.dumps(json.loads(text))
