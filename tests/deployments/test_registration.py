@@ -333,7 +333,8 @@ def test_schedules_stay_until_they_are_taken_away(site: Site, finished: dict[str
     assert site.deploy("--to", "2025.11.1", "--cron", "0 3 * * 6").returncode == 0
     done = site.deploy("--backup-cron", "0 1 * * *")
     assert "Deployment backup/site: registered, scheduled: 0 1 * * *" in done.stdout
-    both = {**dict.fromkeys(FLOWS, list[str]()), "upgrade": ["0 3 * * 6"], "backup": ["0 1 * * *"]}
+    both: dict[str, list[str]] = {flow: [] for flow in FLOWS}
+    both |= {"upgrade": ["0 3 * * 6"], "backup": ["0 1 * * *"]}
     assert crons() == both
     assert site.deploy().returncode == 0
     assert crons() == both
