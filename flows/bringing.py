@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from prefect import allow_failure
 from prefect.futures import PrefectFuture
 
 from tasks.domain.finding import Finding
@@ -126,26 +127,27 @@ def _to_nodes(
     most: int,
     keep: Callable[[PrefectFuture[Any]], PrefectFuture[Any]],
 ) -> None:
-    """Look at each node, send in waves, settle each node; never more than `most` nodes at a time."""
+    """Look at each node, feed all that lack something from one reading, settle each; `most` bounds looks and settling."""
     looks = _looks(installation, run.demand.result().places, found, most)
-    for look in looks:
-        keep(look)
+    for asked in looks:
+        keep(asked)
     weighed = weigh_images.submit(installation, run.demand, looks, return_state=False)
     run.gate = [keep(weighed)]
     if not done(weighed):
         return
-    waves: Sequence[Sequence[Look]] = weighed.result()
-    lacking = {look.place for wave in waves for look in wave}
-    before: list[Future] = [weighed]
-    for wave in waves:
-        brought = keep(bring_images.submit(installation, wave, wait_for=before, return_state=False))
+    lacking = {look.place: look for look in weighed.result()}
+    brought: Any = {}
+    if lacking:
+        brought = keep(
+            bring_images.submit(installation, tuple(lacking.values()), wait_for=[weighed], return_state=False)
+        )
         run.moved.append(brought)
-        before = [brought]
-        run.settled += [keep(settle_node.submit(installation, look, brought, return_state=False)) for look in wave]
-    for there in (future.result() for future in looks):
-        if there.place in lacking:
-            continue
-        run.settled.append(keep(settle_node.submit(installation, there, {}, wait_for=[weighed], return_state=False)))
+    # Those that lack nothing need not wait for the others.
+    there = [look for look in (future.result() for future in looks) if look.place not in lacking]
+    for look, outcomes in [*((each, {}) for each in there), *((each, brought) for each in lacking.values())]:
+        # One that fails does not keep the next from its turn.
+        ahead = [allow_failure(run.settled[-most])] if len(run.settled) >= most else [weighed]
+        run.settled.append(keep(settle_node.submit(installation, look, outcomes, wait_for=ahead, return_state=False)))
     run.gate = [*run.settled] or run.gate
 
 

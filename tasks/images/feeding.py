@@ -111,15 +111,13 @@ class Feed:
 
     def outcome(self) -> Outcome:
         """Wait until the receiver has ended; one that was broken off and does not end is left to itself."""
-        broken = None
         while self._thread.is_alive():
             self._thread.join(LOOK)
             if self._stop() and self._over.error is None:
                 self._over.break_off(self._error(StoppedError, "was stopped"))
-            if self._over.error is not None:
-                broken = broken or time.monotonic()
-                if time.monotonic() - broken > GRACE:
-                    break
+            # From the break on, for all receivers alike: a hundred that hang are not waited for one after the other.
+            if self._over.broken_at is not None and time.monotonic() - self._over.broken_at > GRACE:
+                break
         if self._finished:
             return Outcome(self._sent, None)
         return Outcome(self._sent, self._over.error or self._told(self._failure))

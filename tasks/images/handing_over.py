@@ -33,6 +33,7 @@ class HandOver:
         self._ended = False
         self._changed = Condition()
         self.error: UpgradeError | None = None
+        self.broken_at: float | None = None
 
     @property
     def open(self) -> bool:
@@ -105,7 +106,7 @@ class HandOver:
 
     def _break(self, error: UpgradeError) -> None:
         if self.error is None and self._open:
-            self.error = error
+            self.error, self.broken_at = error, time.monotonic()
             self._open = False
             self._items.clear()
             self._size = 0

@@ -1,15 +1,17 @@
 """Brings images to where they are missing, and has each target prove them: all of it without Prefect."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from tasks.domain.errors import TemporaryError, UnprovenError
+from tasks.domain.errors import TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.placement import NodeFacts
 from tasks.domain.reference import ImageReference
 from tasks.images.delivery import Outcome, Receiver, deliver
 from tasks.images.demand import Demand, Place
+from tasks.images.handing_over import LOOK
 from tasks.images.missing import nothing_to_do, require_space
 from tasks.images.model import Holdings, Image, Need, Proof, Target
 from tasks.images.opening import Opened
@@ -23,6 +25,9 @@ Progress = Callable[[str, int, int], None]
 
 BEGUN = "No component was changed. What was brought of the images stays where it is and does no harm; it does not travel again."
 """What is safe now once something may have been sent."""
+
+PAUSES = (2.0, 5.0, 10.0)
+"""Seconds before each further try in common."""
 
 
 @runtime_checkable
@@ -48,31 +53,39 @@ class Settled:
         return all(proof.pinned for proof in self.proofs)
 
 
-def weigh(opened: Opened, looks: Sequence[Look]) -> tuple[tuple[Look, ...], ...]:
-    """Waves of the nodes that lack something, at most `parallel` in each.
+def weigh(opened: Opened, looks: Sequence[Look]) -> tuple[Look, ...]:
+    """The nodes that lack something.
 
     Raise `BlockedError` where one cannot be given what it lacks: its disk is too small, or the bundle left out what the
     target was thought to hold.
     """
-    lacking = [look for look in looks if not nothing_to_do(look.need, look.images)]
+    lacking = tuple(look for look in looks if not nothing_to_do(look.need, look.images))
     for look in lacking:
         require_space(look.need, look.holdings, look.where)
     if lacking and isinstance(source := opened.source(), Partial):
         source.require({look.where: look.need for look in lacking})
-    most = opened.settings.parallel
-    return tuple(tuple(lacking[start : start + most]) for start in range(0, len(lacking), most))
+    return lacking
 
 
-def bring(opened: Opened, looks: Sequence[Look], progress: Progress) -> dict[str, Outcome]:
-    """Send each node what it lacks, all at once, the source read once for each platform; how it ended for each."""
-    outcomes: dict[str, Outcome] = {}
-    groups: dict[str, list[Receiver]] = {}
-    for look in looks:
-        receiver = Receiver(look.place, opened.target(_node(look)), look.images, look.holdings, look.need)
-        groups.setdefault(str(look.images[0].platform), []).append(receiver)
-    for receivers in groups.values():
-        images = {image.name: image for receiver in receivers for image in receiver.images}
-        outcomes |= _deliver(opened, list(images.values()), receivers, progress)
+def bring(
+    opened: Opened, looks: Sequence[Look], progress: Progress, pauses: Sequence[float] = PAUSES
+) -> dict[str, Outcome]:
+    """Send each node what it lacks, all at once, the source read once for each platform; how it ended for each.
+
+    What broke off at several nodes was the source, or something on the way to all of them: after each of `pauses`
+    (seconds) they are looked at anew and get the rest in common, so that the source is not read for each alone.
+    """
+    outcomes = _together(opened, looks, progress)
+    for pause in pauses:
+        broken = [look for look in looks if isinstance(outcomes[look.place].error, TemporaryError)]
+        if len(broken) < 2 or not _waited(pause, opened.stop):
+            break
+        answers = at_once(lambda look: _anew(opened, look), broken, opened.settings.parallel)
+        fresh = [answer for answer in answers if isinstance(answer, Look)]
+        now = _together(opened, fresh, progress)
+        for look, answer in zip(broken, answers, strict=True):
+            ended = now[look.place] if isinstance(answer, Look) else Outcome(0, answer)
+            outcomes[look.place] = replace(ended, sent=outcomes[look.place].sent + ended.sent)
     return outcomes
 
 
@@ -130,15 +143,61 @@ def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress
         target = opened.registry()
         return (Settled(REGISTRY, target.where, (), 0, target.prove(the_platform(found))),)
 
-    def one(place: Place) -> Settled:
+    def one(place: Place) -> Settled | Look:
         target = opened.target(place.node)
         images = images_for(place, {**now, **found}, opened.settings.platform)
         try:
             return Settled(place.key, target.where, (), 0, target.prove(images))
         except UnprovenError:
-            return hold(opened, target, _trusting(place.key, target, images, place.node), 0, progress)
+            return looked(target, place.key, images, place.node)
 
-    return at_once(one, demand.places, opened.settings.parallel)
+    asked = at_once(one, demand.places, opened.settings.parallel)
+    lacking = weigh(opened, [each for each in asked if isinstance(each, Look)])
+    outcomes = bring(opened, lacking, progress)
+
+    def proved(each: Settled | Look) -> Settled:
+        return each if isinstance(each, Settled) else settle(opened, each, outcomes.get(each.place), progress)
+
+    return at_once(proved, asked, opened.settings.parallel)
+
+
+def _together(opened: Opened, looks: Sequence[Look], progress: Progress) -> dict[str, Outcome]:
+    """One reading of the source for each platform; a staging folder that cannot be filled now fails all of its nodes."""
+    outcomes: dict[str, Outcome] = {}
+    groups: dict[str, list[Receiver]] = {}
+    for look in looks:
+        outcomes[look.place] = Outcome(0, None)
+        if not nothing_to_do(look.need, look.images):
+            receiver = Receiver(look.place, opened.target(_node(look)), look.images, look.holdings, look.need)
+            groups.setdefault(str(look.images[0].platform), []).append(receiver)
+    for receivers in groups.values():
+        images = {image.name: image for receiver in receivers for image in receiver.images}
+        try:
+            outcomes |= _deliver(opened, list(images.values()), receivers, progress)
+        except TemporaryError as error:
+            outcomes |= {receiver.name: Outcome(0, error) for receiver in receivers}
+    return outcomes
+
+
+def _anew(opened: Opened, look: Look) -> Look | UpgradeError:
+    """What the node lacks by now, if it can be asked and be given that."""
+    try:
+        fresh = looked(opened.target(_node(look)), look.place, look.images, look.node)
+        weigh(opened, [fresh])
+    except UpgradeError as error:
+        return error
+    return fresh
+
+
+def _waited(seconds: float, stop: Callable[[], bool]) -> bool:
+    """Whether the time went by before anybody asked to stop."""
+    end = time.monotonic() + seconds
+    while not stop():
+        left = end - time.monotonic()
+        if left <= 0:
+            return True
+        time.sleep(min(left, LOOK))
+    return False
 
 
 def _deliver(

@@ -97,20 +97,19 @@ def look_at_node(installation: str, place: Place, found: Found) -> Look:
 
 
 @task(name="weigh images", task_run_name="weigh images", **LOOKS)
-def weigh_images(installation: str, demand: Demand, looks: Sequence[Look]) -> tuple[tuple[Look, ...], ...]:
-    """What is missing where, kept as a page; waves of nodes to be given it; raise `BlockedError` where there is no room."""
+def weigh_images(installation: str, demand: Demand, looks: Sequence[Look]) -> tuple[Look, ...]:
+    """What is missing where, kept as a page; the nodes to be given it; raise `BlockedError` where there is no room."""
     opened = opened_for(installation)
     page = survey_markdown(surveying.Survey(demand, {}, {look.place: look for look in looks}, {}, demand.findings))
     keep_page("images", page, "What is missing where")
     with failure_told(IMAGES):
-        waves = staging.weigh(opened, looks)
-    lacking = [look for wave in waves for look in wave]
+        lacking = staging.weigh(opened, looks)
     tell(
         IMAGES,
         State.RUNNING,
         f"{megabytes(sum(look.size for look in lacking))} to {len(lacking)} of {len(looks)} nodes",
     )
-    return waves
+    return lacking
 
 
 @task(name="bring images", task_run_name="bring images", **LOOKS)

@@ -1,6 +1,7 @@
 """What is missing where, brought and proved, from a real registry to nodes that keep images in folders."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tasks.domain.reference import ImageReference
 from tasks.domain.way import Way
 from tasks.images import staging, surveying
 from tasks.images.demand import Demand, Place
+from tasks.images.model import Blob, Holdings, Image
 from tasks.images.references import Wish
 from tasks.images.staging import Settled
 from tasks.images.stash import PREFIX
@@ -63,8 +65,7 @@ class World:
         found = surveying.find(self.opened, demand)
         looks = self.looks(demand, found)
         ended: dict[str, Settled | UpgradeError] = {}
-        waves = staging.weigh(self.opened, looks)
-        outcomes = {name: o for wave in waves for name, o in staging.bring(self.opened, wave, quiet).items()}
+        outcomes = staging.bring(self.opened, staging.weigh(self.opened, looks), quiet, pauses=(0, 0))
         for look in looks:
             try:
                 ended[look.place] = staging.settle(self.opened, look, outcomes.get(look.place), quiet)
@@ -143,10 +144,82 @@ def test_one_that_stays_away_fails_alone(world: World) -> None:
     settled(ended["node-a"])
 
 
-def test_waves_are_no_larger_than_allowed(world: World) -> None:
-    demand = world.demand(node_a=FULL, node_b=FULL, node_c=FULL)
-    waves = staging.weigh(world.opened, world.looks(demand, surveying.find(world.opened, demand)))
-    assert [[look.place for look in wave] for wave in waves] == [["node-a", "node-b"], ["node-c"]]
+def test_the_source_is_read_once_for_however_many_nodes(world: World) -> None:
+    """`parallel` is 2 here, and bounds only what is asked of the nodes themselves."""
+    ended = world.run(world.demand(node_a=FULL, node_b=FULL, node_c=FULL))
+    assert [len(settled(each).proofs) for each in ended.values()] == [3, 3, 3]
+    assert reads(world) == 1
+
+
+@pytest.mark.parametrize("staging", [False, True])
+def test_after_a_break_of_the_source_it_is_read_again_once_for_all(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, staging: bool
+) -> None:
+    if staging:
+        world.opened.settings = world.opened.settings.model_copy(update={"staging": str(tmp_path / "staging")})
+    read, begun = world.opened.source().read, []
+
+    def breaking(images: Sequence[Image], wanted: frozenset[str]) -> Iterator[Blob]:
+        begun.append(len(images))
+        for number, blob in enumerate(read(images, wanted)):
+            if len(begun) == 1 and number == 4:
+                raise TemporaryError("The source broke off.")
+            yield blob
+
+    monkeypatch.setattr(world.opened.source(), "read", breaking)
+    ended = world.run(world.demand(node_a=FULL, node_b=FULL, node_c=FULL))
+    assert [len(settled(each).proofs) for each in ended.values()] == [3, 3, 3]
+    assert begun == [3, 3]
+    assert [node.deliveries for node in world.opened.nodes.values()] == ([1, 1, 1] if staging else [2, 2, 2])
+
+
+def test_several_that_break_off_are_sent_the_rest_in_common(world: World) -> None:
+    for name in ("node-a", "node-b"):
+        world.opened.nodes[name].cut = [len(BASE) + 5_000]
+    ended = world.run(world.demand(node_a=FULL, node_b=FULL, node_c=FULL))
+    assert [len(settled(each).proofs) for each in ended.values()] == [3, 3, 3]
+    assert [node.deliveries for node in world.opened.nodes.values()] == [2, 2, 1]
+    assert reads(world) == 1  # what had come whole stayed
+    of_others = [len(world.registry.requests("GET", world.made[name].layers[1])) for name in NAMES]
+    assert max(of_others) == 2
+    # What was taken counts, whichever try it came with.
+    a = settled(ended["node-a"])
+    assert a.sent >= len(BASE) + sum(world.made[name].sizes[1] for name in NAMES)
+
+
+def test_of_several_that_broke_off_one_that_is_gone_does_not_keep_the_others(world: World) -> None:
+    a, b, c = world.opened.nodes.values()
+    a.cut, b.cut, c.cut = [10], [10], [10]
+    look = b.look
+
+    def gone(images: Sequence[Image]) -> Holdings:
+        if b.deliveries:
+            raise ForbiddenError("node-b refuses.")
+        return look(images)
+
+    b.look = gone  # type: ignore[method-assign]
+    ended = world.run(world.demand(node_a=FULL, node_b=FULL, node_c=FULL))
+    assert isinstance(ended["node-b"], ForbiddenError)
+    assert (a.deliveries, b.deliveries, c.deliveries) == (2, 1, 2)
+    assert len(settled(ended["node-a"]).proofs) == len(settled(ended["node-c"]).proofs) == 3
+
+
+def test_nobody_waits_for_another_try_who_was_told_to_stop(world: World) -> None:
+    asked = threading.Event()
+    for node in world.opened.nodes.values():
+        node.cut = [10, 10]
+    demand = world.demand(node_a=FULL, node_b=FULL)
+    lacking = staging.weigh(world.opened, world.looks(demand, surveying.find(world.opened, demand)))
+    world.opened.stop = asked.is_set
+    threading.Timer(0.5, asked.set).start()
+    outcomes = staging.bring(world.opened, lacking, quiet, pauses=(3600,))
+    assert all(outcome.error for outcome in outcomes.values())
+    assert world.opened.nodes["node-a"].deliveries == 1
+
+
+def reads(world: World) -> int:
+    """How often the layer that all images share was asked for."""
+    return len(world.registry.requests("GET", world.made["cache"].layers[0]))
 
 
 def test_a_node_without_room_stops_it_before_anything_is_sent(world: World) -> None:
@@ -163,7 +236,11 @@ def test_right_before_the_manager_what_went_or_joined_gets_what_it_lacks(world: 
     a, b, c = world.opened.nodes.values()
     before = a.received
     b.forget(FULL[2])
+    of_cache, of_base = (len(world.registry.requests("GET", world.made["cache"].layers[i])) for i in (1, 0))
     proved = staging.prove_again(world.opened, world.demand(node_a=FULL, node_b=FULL, node_c=FULL), found, quiet)
+    # Both lack it by now, and it was read for them together.
+    assert len(world.registry.requests("GET", world.made["cache"].layers[1])) == of_cache + 1
+    assert reads(world) == of_base + 1
     assert [(each.place, each.brought) for each in proved] == [
         ("node-a", ()),
         ("node-b", (FULL[2],)),
