@@ -15,10 +15,9 @@ import zstandard
 
 from tasks.domain.errors import DamagedArchiveError
 from tasks.images.bundle.form import FRAME, Frame, zstd_tail
+from tasks.images.saved.unzstd import WINDOW, Unzstd
 
 CHUNK: Final = 1024 * 1024
-# What `zstd --long` may ask of a reader at most without being asked (zstd(1)).
-_WINDOW: Final = 1 << 27
 _AHEAD: Final = min(2, os.cpu_count() or 1)
 Told = Callable[[bytes], None]
 
@@ -138,13 +137,10 @@ def _unpack(packed: bytes, size: int) -> bytes:
         facts = zstandard.get_frame_parameters(packed)
         if facts.content_size != size or not facts.has_checksum:
             raise damaged("a compressed frame is not as the bundle's seek table says")
-        reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
-        content = reader.decompress(packed)
+        # In one go: then no more is unpacked than the header promises, and nothing may be missing or follow.
+        return zstandard.ZstdDecompressor(max_window_size=WINDOW).decompress(packed, allow_extra_data=False)
     except zstandard.ZstdError as problem:
         raise damaged(f"it does not decompress ({problem})") from None
-    if not reader.eof or reader.unused_data or len(content) != size:
-        raise damaged("a compressed frame is not as the bundle's seek table says")
-    return content
 
 
 class StreamedBody:
@@ -159,22 +155,14 @@ class StreamedBody:
         self._at = -1
 
     def whole(self, told: Told) -> Iterator[bytes]:
-        unpacker: zstandard.ZstdDecompressionObj | None = None
+        unpacking = Unzstd()
         for chunk in read_at(self._file, 0, self._size):
             told(chunk)
-            rest = chunk
-            while rest:
-                if unpacker is None:
-                    unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
-                try:
-                    if content := unpacker.decompress(rest):
-                        yield content
-                except zstandard.ZstdError as problem:
-                    raise damaged(f"it does not decompress ({problem})") from None
-                rest = unpacker.unused_data
-                if unpacker.eof:
-                    unpacker = None
-        if unpacker is not None:
+            try:
+                yield from unpacking.feed(chunk)
+            except zstandard.ZstdError as problem:
+                raise damaged(f"it does not decompress ({problem})") from None
+        if not unpacking.between_frames:
             raise damaged("it ends in the middle of its compressed data")
 
     def part(self, start: int, size: int) -> Iterator[bytes]:

@@ -30,11 +30,13 @@ def plain(blob: Blob, spool: str | None = None) -> Iterator[Blob]:
     """
     import zstandard
 
+    from tasks.images.saved.unzstd import Unzstd
+
     with tempfile.TemporaryFile(dir=spool) as file:
-        unpacking = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+        unpacking = Unzstd()
         try:
             for chunk in blob.chunks:
-                file.write(unpacking.decompress(chunk))
+                file.writelines(unpacking.feed(chunk))
         except zstandard.ZstdError as error:
             raise _damaged(blob, error) from None
         size = file.tell()
