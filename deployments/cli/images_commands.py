@@ -130,7 +130,7 @@ def prune(
 ) -> None:
     """Remove old releases' images from the nodes: never one in use, never one that a way back needs.
 
-    Shows per node what goes and why the rest stays, then asks.
+    Shows per node what goes and why the rest stays, then asks; without a terminal it needs --dry-run or --yes.
     """
     from deployments.cli import images_pruning
 

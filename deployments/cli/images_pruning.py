@@ -17,7 +17,7 @@ from deployments.cli.tables import console, plain_table
 from tasks.cluster.planning import Connections
 from tasks.database.catalogue import Backup, backups
 from tasks.database.order import FOLDER
-from tasks.domain.errors import NotFoundError, UpgradeError, before_any_change
+from tasks.domain.errors import NotFoundError, UpgradeError, UsageError, before_any_change
 from tasks.images.prune import Verdict
 from tasks.images.pruning import NodeLook, Removed, all_nodes, judge, look_at_nodes, remove
 from tasks.images.survey_text import megabytes
@@ -28,7 +28,12 @@ Verdicts = Mapping[str, tuple[Verdict, ...]]
 
 
 def prune(settings: InstallationSettings, keep: int, output: Format, *, ask: bool, dry_run: bool) -> None:
-    """Look, show, ask, look again, remove; raise where a node could not be asked or did not do it."""
+    """Look, show, ask, look again, remove; raise where a node could not be asked or did not do it.
+
+    Without a terminal to ask at it needs `ask` to be false.
+    """
+    if ask and not dry_run and not sys.stdin.isatty():
+        raise _nobody_to_ask()
     with Interruption():
         with before_any_change():
             connections = Connections.open(settings, patience=PATIENCE)
@@ -39,7 +44,7 @@ def prune(settings: InstallationSettings, keep: int, output: Format, *, ask: boo
         going = sum(v.goes for each in verdicts.values() for v in each)
         removed: Sequence[Removed] = ()
         if going and not dry_run:
-            if ask and sys.stdin.isatty():
+            if ask:
                 _confirm(going, len([1 for each in verdicts.values() if any(v.goes for v in each)]))
             with screen.status("Removing them"):
                 removed = _carry_out(connections, found, keep, verdicts)
@@ -74,6 +79,14 @@ def _carry_out(connections: Connections, found: Sequence[Backup], keep: int, sho
     nodes = [look for look in looks if agreed.get(look.key)]
     settings = connections.settings.images
     return at_once(lambda look: remove(settings, look, agreed[look.key]), nodes, settings.parallel)
+
+
+def _nobody_to_ask() -> UsageError:
+    return UsageError(
+        "Images are not removed without being told to.",
+        observed="There is no terminal to ask at.",
+        next="Look at it with --dry-run, then say --yes.",
+    )
 
 
 def _confirm(images: int, nodes: int) -> None:
@@ -122,7 +135,7 @@ def _failed(failed: Sequence[tuple[str, UpgradeError]], *, changed: bool) -> Upg
         f"Not every node was pruned: {', '.join(node for node, _ in failed)}.",
         observed="\n".join(f"{node}: {error.happened} {error.observed}".strip() for node, error in failed),
         safe="What was removed stays removed; nothing that is in use was." if changed else "Nothing was changed.",
-        next=first.next,
+        next=first.next or "See to it, then run the same command again: what went is left alone.",
     )
 
 
