@@ -51,14 +51,19 @@ GET = _CTR + 'for each; do c content get "$each" || exit $?; done'
 # An import that meets the end of its input ends in order, and the lease goes that kept what had come: garbage
 # collection takes it at once.  So where the input ends without an archive's end (512 zero bytes), because the line
 # was cut, the import is killed: its lease then lives on (for 24 hours, client.WithLease), and the next try finds what
-# came.  The input goes through a named pipe, whose far end is closed only after that.
+# came.  The input goes through a named pipe, whose far end is closed only after that.  Below sudo the import is root's,
+# and sudo may stand between: all of them are killed, and by sudo.  Where sudo lets the user run nothing but ctr, the
+# import ends in order, and the next try sends everything.  Nor does a signal that ends this script's own shell (here,
+# without ssh) come before that.
 IMPORT = _CTR + (
+    'below() { for each in $(grep -ls "^PPid:[[:space:]]*$1$" /proc/[0-9]*/status); do '
+    'each=${each%/status}; below "${each##*/}"; done; echo "$1"; }; '
     'set -- $1; case "$(c images import --help </dev/null 2>&1)" in *--local*) set -- --local "$@";; esac; '
     'd=$(mktemp -d) && mkfifo "$d/in" || exit 73; exec 3<&0; '
     '(exec $ctr ${address:+-a "$address"} -n "$space" images import "$@" - <"$d/in") 3<&- & tool=$!; '
     '(exec 7>"$d/in" >/dev/null 2>&1; left=$(tee /dev/fd/7 <&3 | tail -c 512 | tr -d "\\000" | wc -c); '
-    '[ "$left" -eq 0 ] || kill -KILL "$tool") & feed=$!; '
-    'exec 3<&-; wait "$tool"; code=$?; kill "$feed" 2>/dev/null; rm -rf "$d"; exit "$code"'
+    '[ "$left" -eq 0 ] || $as kill -KILL $(below "$tool")) & feed=$!; '
+    'exec 3<&-; trap "" TERM; wait "$tool"; code=$?; kill "$feed" 2>/dev/null; rm -rf "$d"; exit "$code"'
 )
 
 LABEL = _CTR + 'label=$1; shift; for each; do c images label "$each" "$label" >/dev/null || exit $?; done'

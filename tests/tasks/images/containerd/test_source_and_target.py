@@ -16,6 +16,7 @@ from tasks.domain.errors import (
     BlockedError,
     ForbiddenError,
     NotFoundError,
+    StoppedError,
     TemporaryError,
     UnprovenError,
     UpgradeError,
@@ -40,6 +41,7 @@ def data(seed: int, size: int = 300_000) -> bytes:
 
 
 BASE, OWN, OTHER = data(1, 2_000_000), data(2, 1_000_000), data(3)
+PART = tar_file(blob_path(digest_of(BASE)), BASE) + tar_member(blob_path(digest_of(OWN)), len(OWN)) + OWN[:500_000]
 
 
 def parsed(*names: str) -> list[ImageReference]:
@@ -179,9 +181,8 @@ def test_an_import_whose_line_is_cut_keeps_what_came(source: ContainerdSource, a
     """The far side's view: its input ends, and nobody there has been killed."""
     store, ctr = another()
     target = ContainerdTarget(HERE, "node-a", tool=ctr)
-    part = tar_file(blob_path(digest_of(BASE)), BASE) + tar_member(blob_path(digest_of(OWN)), len(OWN)) + OWN[:500_000]
     with target._importing() as sending:
-        sending.write(part)
+        sending.write(PART)
         until(lambda: digest_of(BASE) in store.state()["labels"])
         with pytest.raises(TemporaryError, match="did not get into containerd"):
             sending.finish()
@@ -257,24 +258,64 @@ def test_another_image_under_the_name_is_no_proof(source: ContainerdSource, anot
         target.prove([image.named("docker.io/apinizercloud/none:1")])
 
 
+@pytest.fixture
+def sudo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[str]]:
+    """A stand-in for sudo, which stays between as the real one often does; gives the commands that it was told."""
+    program, noted = tmp_path / "sudo" / "sudo", tmp_path / "noted"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$*" >>{noted}\n[ "$1" = -n ] || exit 9\nshift\n"$@"\nexit $?\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return lambda: noted.read_text().splitlines()
+
+
 def test_sudo_is_in_front_of_ctr_and_of_what_reads_its_files(
-    source: ContainerdSource, another: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    source: ContainerdSource, another: Make, sudo: Callable[[], list[str]]
 ) -> None:
-    """A stand-in for sudo that notes what it runs: a rule in sudoers for ctr alone must do."""
+    """A rule in sudoers for ctr alone must do."""
     store, ctr = another()
-    sudo = tmp_path / "sudo" / "sudo"
-    sudo.parent.mkdir()
-    sudo.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/noted\n[ "$1" = -n ] || exit 9\nshift\nexec "$@"\n')
-    sudo.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{sudo.parent}:{os.environ['PATH']}")
     target = ContainerdTarget(Remote(Host("node-a", sudo=True)), "node-a", tool=ctr)
     images = source.find(parsed("apinizercloud/worker:2"), None)
     assert bring(images, source, target).error is None
     target.prove(images)
-    noted = (tmp_path / "noted").read_text().splitlines()
-    assert len([line for line in noted if line.startswith(f"-n {ctr} ")]) == len(
+    assert len([line for line in sudo() if line.startswith(f"-n {ctr} ")]) == len(
         (store.folder / "calls").read_text().splitlines()
     )
+
+
+def test_an_import_below_sudo_whose_line_is_cut_keeps_what_came(
+    source: ContainerdSource, another: Make, sudo: Callable[[], list[str]]
+) -> None:
+    """The import is root's, and a child of sudo: sudo must be asked to kill, and ctr be reached, not only sudo."""
+    store, ctr = another()
+    target = ContainerdTarget(Remote(Host("node-a", sudo=True)), "node-a", tool=ctr)
+    with target._importing() as sending:
+        sending.write(PART)
+        until(lambda: digest_of(BASE) in store.state()["labels"])
+        with pytest.raises(TemporaryError, match="did not get into containerd"):
+            sending.finish()
+    assert [line.split()[:3] for line in sudo() if "kill" in line] == [["-n", "kill", "-KILL"]]
+    images = source.find(parsed("apinizercloud/worker:2"), None)
+    assert bring(images, source, target) == Outcome(len(OWN) + len(images[0].config_content), None)
+
+
+def test_a_stop_here_leaves_the_kill_its_time(
+    source: ContainerdSource, another: Make, sudo: Callable[[], list[str]]
+) -> None:
+    """Whoever leaves with an error ends the shell by a signal: what came stays all the same."""
+    store, ctr = another()
+    target = ContainerdTarget(Remote(Host("here", sudo=True)), "here", tool=ctr)
+
+    def stopped() -> None:
+        with target._importing() as sending:
+            sending.write(PART)
+            until(lambda: digest_of(BASE) in store.state()["labels"])
+            raise StoppedError("Stopped.")
+
+    with pytest.raises(StoppedError):
+        stopped()
+    assert [line.split()[:3] for line in sudo() if "kill" in line] == [["-n", "kill", "-KILL"]]
+    assert digest_of(BASE) in store.state()["labels"]
 
 
 @pytest.mark.parametrize(("platform", "chosen"), [(None, "amd64"), (AMD, "amd64"), (ARM, "arm64")])
