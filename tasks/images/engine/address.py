@@ -15,17 +15,28 @@ if TYPE_CHECKING:
 USUAL = "unix:///var/run/docker.sock"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Address:
     """An engine's address: `url`, and the certificates that belong to it (docker's TLSConfig, or None)."""
 
     url: str
-    tls: "TLSConfig | None" = field(default=None, repr=False, compare=False)
+    tls: "TLSConfig | None" = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Address({self.shown!r})"
 
     @property
     def shown(self) -> str:
-        """The address without a password."""
-        return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", self.url)
+        """The address without anything that may be a secret: of what stands before the host only ssh's user is none.
+
+        Everything up to the last @ counts as standing before it: a password may hold a slash that was not encoded.
+        """
+        scheme, mark, rest = self.url.partition("://")
+        if scheme in ("unix", "fd"):
+            return self.url
+        before, at, host = rest.rpartition("@")
+        user = before.partition(":")[0] + at if scheme == "ssh" else ""
+        return f"{scheme}{mark}{user}{re.split('[?#]', host)[0]}"
 
     @property
     def over_ssh(self) -> bool:
@@ -47,7 +58,7 @@ def find_address(base_url: str, environment: Mapping[str, str] | None = None) ->
     environment = os.environ if environment is None else environment
     url = base_url or environment.get("DOCKER_HOST", "")
     if url:
-        return _checked(Address(url, _tls(url, environment)))
+        return Address(_checked(Address(url)).url, _tls(url, environment))
     return _checked(_of_context(environment.get("DOCKER_CONTEXT", "")) or Address(USUAL))
 
 
@@ -55,7 +66,7 @@ def split_ssh(url: str) -> SshAddress:
     """Raise `UsageError` where the address has no host, or a password, which ssh does not take."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 0
+        host, port = _host(parts.netloc), parts.port or 0
     except ValueError:
         host, port, parts = "", 0, urlsplit("")
     if not host or parts.password:
@@ -67,14 +78,35 @@ def split_ssh(url: str) -> SshAddress:
     return SshAddress(host, parts.username or "", port, parts.path.rstrip("/"))
 
 
+def _host(netloc: str) -> str:
+    """The host as it is written: an alias of ssh's own settings may have capitals, which `hostname` takes away."""
+    host = netloc.rpartition("@")[2]
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
 def _checked(address: Address) -> Address:
-    if not re.match(r"(unix|tcp|https?|ssh)://.|fd://", address.url):
-        raise UsageError(
-            "The address of the Docker engine is not valid.",
-            observed=address.shown,
-            next="Write it as unix:///var/run/docker.sock, tcp://host:2376 or ssh://user@host.",
-        )
+    """The address; one over TCP has no user (docker's own client takes none either), and a port that is a number."""
+    scheme, _, rest = address.url.partition("://")
+    valid = re.match(r"(unix|tcp|https?|ssh)://.|fd://", address.url) is not None
+    if valid and scheme in ("tcp", "http", "https"):
+        try:
+            parts = urlsplit(address.url)
+            valid = "@" not in rest and parts.port != 0 and bool(parts.hostname)
+        except ValueError:
+            valid = False
+    if not valid:
+        raise not_valid(address)
     return address
+
+
+def not_valid(address: Address) -> UsageError:
+    """It is no address of an engine."""
+    return UsageError(
+        "The address of the Docker engine is not valid.",
+        observed=address.shown,
+        next="Write it as unix:///var/run/docker.sock, tcp://host:2376 (certificates come from DOCKER_CERT_PATH; "
+        "there is no user and no password) or ssh://user@host.",
+    )
 
 
 def _tls(url: str, environment: Mapping[str, str]) -> "TLSConfig | None":

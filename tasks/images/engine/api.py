@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.domain.errors import NotFoundError, StoppedError, TemporaryError, UpgradeError
 from tasks.domain.reference import ImageReference
 from tasks.images.engine import failures
-from tasks.images.engine.address import Address
+from tasks.images.engine.address import Address, not_valid
 from tasks.images.engine.ahead import Ahead
 from tasks.images.engine.answers import EngineFacts, Known, engine_facts, known_image
 from tasks.images.model import JsonObject, Platform
@@ -142,8 +142,11 @@ class ApiEngine:
                 self._client = docker.APIClient(
                     base_url=self._address.url, tls=self._address.tls or False, version=DEFAULT_DOCKER_API_VERSION
                 )
-            except (DockerException, OSError) as error:
+            except OSError as error:
                 raise _unreachable(self.where, error) from None
+            except (DockerException, ValueError):
+                # Nothing was asked of it yet: the SDK does not understand the address, and quotes it as it stands.
+                raise not_valid(self._address) from None
             try:
                 self._version = str(self._json("/version").get("ApiVersion", ""))
             except UpgradeError:

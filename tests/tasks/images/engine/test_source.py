@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -281,17 +282,45 @@ def test_the_chosen_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         find_address("", {})
 
 
-@pytest.mark.parametrize("url", ["docker.sock", "/var/run/docker.sock", "npipe:////./pipe/docker_engine", "ssh:/host"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "docker.sock",
+        "/var/run/docker.sock",
+        "npipe:////./pipe/docker_engine",
+        "ssh:/host",
+        "tcp://host:port",
+        "tcp://[::1",
+        "http://:80",
+    ],
+)
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(UsageError, match="not valid"):
         find_address(url, {})
 
 
-def test_a_password_is_not_shown() -> None:
-    assert Address("tcp://user:secret@host:2375").shown == "tcp://user@host:2375"
-    with pytest.raises(UsageError) as caught:
-        split_ssh("ssh://user:secret@host")
-    assert "secret" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("tcp://user:secret@host:2375", "tcp://host:2375"),
+        ("tcp://user:sec/ret@host:2375", "tcp://host:2375"),
+        ("tcp://user:sec:ret@host:2375", "tcp://host:2375"),
+        ("https://secret@host:2376", "https://host:2376"),
+        ("https://us@er:se?cr#et@host", "https://host"),
+        ("ssh://user:secret@host", "ssh://user@host"),
+        ("ssh://user:se@cret@host", "ssh://user@host"),
+        ("ssh://user:se/cret@host", "ssh://user@host"),
+    ],
+)
+def test_a_password_is_refused_and_not_shown(url: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Address(url).shown == shown
+    assert repr(Address(url)) == f"Address({shown!r})"
+    monkeypatch.setenv("DOCKER_HOST", url)
+    for given in ("", url):
+        with pytest.raises(UsageError) as caught:
+            DockerSource(given).find([WORKER], None)
+        assert caught.value.observed == shown
+        assert not re.search("secret|ret@", f"{caught.value} {caught.value.__cause__} {caught.value.__context__!r}")
 
 
 def test_certificates_that_are_not_there(tmp_path: Path) -> None:
@@ -320,5 +349,7 @@ def test_over_tcp_with_certificates(engine: Engine, tmp_path: Path, monkeypatch:
 
 
 def test_ssh_address() -> None:
+    assert split_ssh("ssh://root@BuildHost").host == "BuildHost"
+    assert split_ssh("ssh://[FE80::1]:22").host == "FE80::1"
     parts = split_ssh("ssh://root@build.local:2222/run/docker.sock")
     assert (parts.host, parts.user, parts.port, parts.socket) == ("build.local", "root", 2222, "/run/docker.sock")
