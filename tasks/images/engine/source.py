@@ -4,11 +4,11 @@ The engine has no other way to give out a config's bytes than `docker save` of t
 wanted; reading ends with the last wanted piece, which spares the rest of the stream, not the engine's own copy.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from tasks.domain.errors import NotFoundError
+from tasks.domain.errors import NotFoundError, UpgradeError
 from tasks.domain.reference import ImageReference
 from tasks.images.engine.address import find_address, split_ssh
 from tasks.images.engine.answers import Known, asked_name, by_name, sizes
@@ -18,7 +18,7 @@ from tasks.images.engine.protocol import Engine
 from tasks.images.manifest import platform_lacking
 from tasks.images.model import Blob, Image, Layer, Platform
 from tasks.images.remote import Host, Remote
-from tasks.images.saved.catalogue import read_catalogue
+from tasks.images.saved.catalogue import Catalogue, read_catalogue
 from tasks.images.saved.reader import read_saved
 
 
@@ -43,6 +43,7 @@ class DockerSource:
         self._pull = pull
         self._pulled: set[str] = set()
         self._spool = spool
+        self._stock: dict[str, tuple[str, Catalogue]] = {}
 
     @property
     def where(self) -> str:
@@ -53,7 +54,7 @@ class DockerSource:
         """The images in the order asked; see `Source.find`.
 
         An engine has one platform of an image.  `blob` of the layers is None, unless the engine keeps its images in
-        containerd's store; then their archive is read once to know them.
+        containerd's store; then their archive is read to know them, once for each Id, which means the same for good.
         """
         names = {reference: asked_name(reference) for reference in references}
         if self._pull:
@@ -64,9 +65,7 @@ class DockerSource:
             if name not in found:
                 raise self._absent(name)
         if facts.keeps_blobs:
-            with self._engine.save(list(dict.fromkeys(names.values()))) as chunks:
-                catalogue = read_catalogue(chunks)
-            return tuple(catalogue.image(names[each], each, platform) for each in references)
+            return self._catalogued(names, {name: found[name].id for name in names.values()}, platform)
         return tuple(self._image(each, names[each], found[names[each]], platform) for each in references)
 
     def pull(self, references: Sequence[ImageReference], platform: Platform | None = None) -> None:
@@ -85,6 +84,26 @@ class DockerSource:
             closing(read_saved(chunks, images, wanted, self.where, self._spool)) as blobs,
         ):
             yield from blobs
+
+    def _catalogued(
+        self, names: Mapping[ImageReference, str], ids: Mapping[str, str], platform: Platform | None
+    ) -> tuple[Image, ...]:
+        unread = [name for name, id in ids.items() if name not in self._stock or self._stock[name][0] != id]  # noqa: A001 -- it is called so.
+        self._take_stock(unread, ids)
+        try:
+            return tuple(self._stock[name][1].image(name, each, platform) for each, name in names.items())
+        except UpgradeError:
+            if len(unread) == len(ids):
+                raise
+        # An index keeps its Id when one more of its platforms is pulled.
+        self._take_stock(list(ids), ids)
+        return tuple(self._stock[name][1].image(name, each, platform) for each, name in names.items())
+
+    def _take_stock(self, names: Sequence[str], ids: Mapping[str, str]) -> None:
+        if names:
+            with self._engine.save(names) as chunks:
+                catalogue = read_catalogue(chunks)
+            self._stock.update({name: (ids[name], catalogue) for name in names})
 
     def _image(self, reference: ImageReference, name: str, known: Known, platform: Platform | None) -> Image:
         if platform is not None and not platform.matches(known.platform):

@@ -30,6 +30,7 @@ class DockerNodeTarget:
         self._facts: EngineFacts | None = None
         self._whole = False
         self._ids: dict[str, str] = {}
+        self._configs: dict[tuple[str, tuple[str, ...]], str] = {}
 
     @property
     def where(self) -> str:
@@ -92,9 +93,16 @@ class DockerNodeTarget:
         for image in images:
             if (one := there.get(image.name)) is not None:
                 same = one.diff_ids == image.diff_ids
-                found[image.name] = Found(self._engine.config(image.name) if same else one.id, one.id)
+                found[image.name] = Found(self._config(image.name, one) if same else one.id, one.id)
                 self._ids[found[image.name].config] = one.id
         return found
+
+    def _config(self, name: str, known: Known) -> str:
+        """Its config, which costs the node a `docker save`: an Id with its layers means the same config for good."""
+        key = (known.id, known.diff_ids)
+        if key not in self._configs:
+            self._configs[key] = self._engine.config(name)
+        return self._configs[key]
 
 
 class LoadInlet:

@@ -76,6 +76,21 @@ def test_finds_and_reads(engine: Engine, address: str) -> None:
     assert engine.asked.count("images/get") == 1
 
 
+@pytest.mark.parametrize("engine", ["containerd"], indirect=True)
+def test_an_archive_is_read_once_to_know_what_is_in_it(engine: Engine, address: str) -> None:
+    """Five looks of a run are not five `docker save` of everything; a tag that moved since is seen all the same."""
+    source = DockerSource(address)
+    first = source.find([CACHE, WORKER], None)
+    assert source.find([CACHE, WORKER], None) == source.find([CACHE, WORKER], Platform("linux", "amd64")) == first
+    assert source.find([WORKER], None) == first[1:]
+    assert engine.asked.count("images/get") == 1
+    moved = engine.add("apinizercloud/worker:2", [BASE])
+    assert [image.config for image in source.find([CACHE, WORKER], None)] == [first[0].config, moved]
+    assert engine.asked.count("images/get") == 2
+    with pytest.raises(BlockedError, match="arm64"):
+        source.find([WORKER], Platform("linux", "arm64"))
+
+
 def test_a_reader_that_leaves_early(engine: Engine, address: str) -> None:
     source = DockerSource(address)
     blobs = source.read(source.find([WORKER], None), frozenset({sha(BASE)}))

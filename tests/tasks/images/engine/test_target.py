@@ -92,6 +92,19 @@ def test_a_release_and_the_next_one(site: Site, store: str) -> None:
     assert len(site.node.loaded) == loads
 
 
+@pytest.mark.parametrize("store", ["containerd"])
+def test_an_image_is_saved_once_to_know_its_config(site: Site) -> None:
+    images, target = site.images(NEW, CACHE), site.target
+    assert site.bring(images, target).error is None
+    for _ in range(3):
+        assert target.look(images).names[images[0].name] == images[0].config
+        assert [proof.config for proof in target.prove(images)] == [image.config for image in images]
+    assert site.node.asked.count("images/get") == 2
+    site.node.add(NEW, [BASE, LIB, JAR], created="2026-02-02T00:00:00Z")  # the same layers, another config
+    with pytest.raises(UnprovenError):
+        target.prove(images)
+
+
 @graph_only
 def test_a_layer_counts_only_above_the_same_ones(site: Site) -> None:
     """The engine has JAR and LIB, though not in this order: both have to come again."""
