@@ -27,6 +27,8 @@ CONNECT_SECONDS = 10.0
 REDIRECTS = 5
 # What is read whole: manifests (4 MiB), configs, tags; an answer that is larger is none of them.
 LARGEST_BODY = 32 * 1024 * 1024
+# Of a refusal or a token: what is longer is cut off.
+LARGEST_NOTE = 1024 * 1024
 PIECE = 256 * 1024
 
 # The pieces of a body, to be sent again after a login or a broken line where they are a sequence.
@@ -123,10 +125,8 @@ class RegistryClient:
         response = self._follow(method, at, url, what, body, {**(headers or {}), **lengths}, authorization)
         try:
             if response.status_code == 401 and self._of_registry(at, str(response.request.url)):
-                with told(at.host, what, secure=url.startswith("https:")):
-                    response.read()
-                response.close()
-                authorization = self._login.learn(at.host, wanted, answer_of(response, response.content), authorization)
+                refused = noted(response, at.host, what)
+                authorization = self._login.learn(at.host, wanted, refused, authorization)
                 if isinstance(body, Sequence):
                     sent = {**(headers or {}), **lengths}
                     response = self._follow(method, at, url, what, body, sent, authorization)
@@ -189,8 +189,9 @@ class RegistryClient:
 
         def once() -> Answer:
             with told(host, "get a token", secure=url.startswith("https:")):
-                reply = self._http.get(url, params=list(parameters), headers=headers)
-            return answer_of(reply, reply.content)
+                request = self._http.build_request("GET", url, params=list(parameters), headers=headers)
+                reply = self._http.send(request, stream=True, follow_redirects=False)
+            return noted(reply, host, "get a token")
 
         return self._persist(host, once)
 
@@ -225,6 +226,20 @@ class RegistryClient:
         """Raise `StoppedError` where a stop was asked for."""
         if self._stop():
             raise StoppedError("The transfer was stopped.", observed="It was asked for.")
+
+
+def noted(response: httpx.Response, host: str, what: str) -> Answer:
+    """A refusal or a token with the beginning of its body, at most `LARGEST_NOTE` bytes; the response is closed."""
+    content = bytearray()
+    try:
+        with told(host, what, secure=response.url.scheme == "https"):
+            for piece in response.iter_bytes(PIECE):
+                content += piece
+                if len(content) >= LARGEST_NOTE:
+                    break
+    finally:
+        response.close()
+    return answer_of(response, bytes(content[:LARGEST_NOTE]))
 
 
 def bare(url: str) -> str:

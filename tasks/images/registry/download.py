@@ -6,7 +6,7 @@ from collections.abc import Generator
 from tasks.domain.errors import TemporaryError, UnprovenError
 from tasks.images.model import Descriptor
 from tasks.images.registry.address import Repository
-from tasks.images.registry.client import RegistryClient, answer_of
+from tasks.images.registry.client import RegistryClient, noted
 from tasks.images.registry.transport import told
 
 PIECE = 256 * 1024
@@ -63,9 +63,7 @@ def _part(
     headers = {"Range": f"bytes={start}-"} if start else {}
     with client.open("GET", at, url, what, scopes=pull, headers=headers) as response:
         if response.status_code not in (200, 206):
-            with told(at.host, what, secure=url.startswith("https:")):
-                response.read()
-            client.require(answer_of(response, response.content), at, what, 200, 206)
+            client.require(noted(response, at.host, what), at, what, 200, 206)
         skip = _to_skip(start, response.status_code, response.headers.get("content-range", ""))
         pieces = response.iter_raw(PIECE)
         while True:

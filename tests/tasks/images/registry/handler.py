@@ -42,10 +42,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self.came = 0
-        status = 0
         try:
-            reply = self._decide()
-            status = reply.status
+            try:
+                reply = self._decide()
+                self._drain()
+            except BaseException:
+                self._note(0)
+                raise
+            # Before the answer: who has it may look at once at what was seen.
+            self._note(reply.status)
             self._tell(reply)
         except (_CutError, ConnectionError, TimeoutError, ssl.SSLError):
             self.close_connection = True
@@ -55,21 +60,13 @@ class Handler(BaseHTTPRequestHandler):
             # shutdown, not close: the other files of this connection keep it open.
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
-        finally:
-            url = urlsplit(self.path)
-            query = {key: values[-1] for key, values in parse_qs(url.query).items()}
-            with self.state.lock:
-                self.state.seen.append(
-                    Seen(
-                        self.command,
-                        url.path,
-                        query,
-                        self.headers.get("Authorization", ""),
-                        self.headers.get("Range", ""),
-                        status,
-                        self.came,
-                    )
-                )
+
+    def _note(self, status: int) -> None:
+        url = urlsplit(self.path)
+        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        login, span = self.headers.get("Authorization", ""), self.headers.get("Range", "")
+        with self.state.lock:
+            self.state.seen.append(Seen(self.command, url.path, query, login, span, status, self.came))
 
     do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = _serve  # noqa: N815 - the base class calls them so
 
@@ -100,9 +97,11 @@ class Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         return b"".join(self._pieces())
 
-    def _tell(self, reply: _Reply) -> None:
+    def _drain(self) -> None:
         for _ in self._pieces() if not self.came else ():  # what nobody read would be taken for the next request
             pass
+
+    def _tell(self, reply: _Reply) -> None:
         body = reply.body
         self.send_response(reply.status)
         for name, value in {"Content-Length": str(len(body)), **reply.headers}.items():

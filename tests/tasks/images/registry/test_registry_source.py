@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -389,3 +390,27 @@ def test_closing_the_reader_ends_the_transfer() -> None:
         layer.chunks.close()  # type: ignore[attr-defined]
         blobs.close()  # type: ignore[attr-defined]
         assert find(registry).config == image.config, "the registry is free for the next question"
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "headers"),
+    [
+        ("/manifests/", 401, {"WWW-Authenticate": 'Basic realm="x"'}),
+        ("/manifests/", 401, {"WWW-Authenticate": "Strange"}),
+        ("/token", 200, {}),
+        ("/token", 401, {}),
+        ("/blobs/", 403, {}),
+        ("/blobs/", 400, {}),
+    ],
+)
+def test_a_refusal_or_token_without_end_is_cut_off(part: str, status: int, headers: dict[str, str]) -> None:
+    with served(auth="token" if part == "/token" else None) as registry:
+        registry.put_image(WORKER, LAYERS)
+        registry.faults.answers = [Ordered("GET", part, status, headers=headers, body=bytes(150_000_000), times=9)]
+        tracemalloc.start()
+        try:
+            with pytest.raises(UpgradeError):
+                find(registry, LOGIN if part == "/token" else OPEN)
+            assert tracemalloc.get_traced_memory()[1] < 50_000_000
+        finally:
+            tracemalloc.stop()
