@@ -22,6 +22,8 @@ _LOOK = (
 )
 # manifest.json says which config an image has, where its Id is another digest.
 _CONFIG = '"$@" | tar -xOf - manifest.json'
+# Docker 20.10 tells some failures of a load on standard output, and ends with 0: all that it says is one account.
+_LOAD = 'exec "$@" >&2'
 _SECONDS = 300.0
 
 
@@ -90,7 +92,8 @@ class CommandEngine:
 
     def load(self) -> Sending:
         """`docker load`, to be fed with an archive; it raises what its failure means."""
-        return self._remote.sending([*self._docker, "load"], judge=self._load_failed)
+        command = ["sh", "-c", _LOAD, self._docker[0], *self._words, "load"]
+        return self._remote.sending(command, judge=self._load_failed, sudo=False)
 
     def tag(self, id: str, name: str) -> None:  # noqa: A002 -- it is called so.
         """`docker tag`: give the image one more name."""
@@ -146,9 +149,8 @@ class CommandEngine:
         return failures.of_save(self.where, ran.stderr.strip()[-1000:]) if ran.code else None
 
     def _load_failed(self, ran: Ran) -> UpgradeError | None:
-        # An engine of Docker 20.10 tells some failures of a load on standard output, with exit code 0.
-        said = ran.stderr.strip()[-1000:]
-        return failures.of_load(self.where, said) if ran.code else None
+        said = ran.stderr.strip()
+        return failures.of_load(self.where, said[-1000:]) if ran.code or failures.load_refused(said) else None
 
 
 def _only_absent(stderr: str) -> bool:

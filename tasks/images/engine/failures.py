@@ -37,6 +37,7 @@ _LACKS = (
     "failed to resolve layers",
     "failed to get reader from content store",
 )
+_UNTRUE = ("invalid diffID", "layers from manifest don't match", "invalid tar header", "gzip: invalid")
 _DENIED = ("denied", "unauthorized", "no basic auth credentials", "authentication required")
 _ABSENT = ("manifest unknown", "not found", "does not exist", "no such image", "reference does not exist")
 _NO_PLATFORM = (
@@ -109,7 +110,7 @@ def of_load(where: str, said: str) -> UpgradeError:
             safe=UNCHANGED,
             next="Start again: what is missing is computed anew, and the layers are sent whole.",
         )
-    if _has(said, ("invalid diffID", "layers from manifest don't match", "invalid tar header", "gzip: invalid")):
+    if _has(said, _UNTRUE):
         return UnprovenError(
             f"{where} refused a layer: its content is not what its digest says.",
             observed=said,
@@ -117,6 +118,19 @@ def of_load(where: str, said: str) -> UpgradeError:
             next="Start again; if it stays so, the source is damaged: pull the image there anew.",
         )
     return _broken(where, "load the images", said)
+
+
+def load_refused(said: str) -> bool:
+    """Whether a `docker load` that ended with 0 failed all the same, from what it wrote to either output.
+
+    It names each image that it has loaded ("Loaded image: NAME", "Loaded image ID: ..."); an error comes as the last
+    line, as text or as the JSON of the engine's answer (moby: pkg/streamformatter).
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if not lines:
+        return False  # One that says nothing is judged by the proof alone.
+    failed = lines[-1].startswith(("Error", "{")) or _has(lines[-1], (*_FULL, *_LACKS, *_UNTRUE))
+    return failed or not any(line.startswith("Loaded image") for line in lines)
 
 
 def of_pull(where: str, name: str, said: str) -> UpgradeError:

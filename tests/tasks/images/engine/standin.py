@@ -246,7 +246,13 @@ class Engine:
         ]
         return tar_of([*sorted(wanted.items()), *last])
 
-    def load(self, archive: bytes) -> None:
+    def load(self, archive: bytes) -> list[str]:
+        """The names that it got."""
+        before = dict(self.tags)
+        self._load(archive)
+        return [short(name) for name, image in self.tags.items() if before.get(name) != image]
+
+    def _load(self, archive: bytes) -> None:
         self.loaded.append(len(archive))
         try:
             with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
@@ -325,8 +331,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ["images", "get"]:
                 self._stream(engine.save(query["names"]))
             case ["images", "load"]:
-                engine.load(self._body())
-                self._answer(200, {})
+                self._answer(200, {"loaded": engine.load(self._body())})
             case ["images", "create"]:
                 self._pull(query["fromImage"][0] + ":" + query["tag"][0])
             case ["images", "json"]:

@@ -55,7 +55,8 @@ def run(words: list[str]) -> None:
         case ["save", *names]:
             OUT.write(ask("GET", "/images/get?" + "&".join(f"names={name}" for name in names)))
         case ["load"]:
-            ask("POST", "/images/load", sys.stdin.buffer.read())
+            answer = json.loads(ask("POST", "/images/load", sys.stdin.buffer.read()))
+            OUT.write(b"".join(b"Loaded image: %s\n" % name.encode() for name in answer["loaded"]))
         case ["tag", image, name]:
             ask("POST", f"/images/{image}/tag?repo={name}")
         case _:

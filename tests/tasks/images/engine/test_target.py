@@ -13,7 +13,7 @@ from tasks.domain.errors import BlockedError, ForbiddenError, NotFoundError, Tem
 from tasks.domain.reference import ImageReference
 from tasks.images.delivery import Outcome, Receiver, deliver
 from tasks.images.engine import DockerNodeTarget, DockerSource
-from tasks.images.engine.failures import LayerGoneError, of_load
+from tasks.images.engine.failures import LayerGoneError, load_refused, of_load
 from tasks.images.media import OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from tasks.images.missing import need_of
 from tasks.images.model import Blob, Descriptor, Image, Layer, Platform
@@ -295,6 +295,50 @@ def test_no_permission(site: Site, tmp_path: Path) -> None:
     tool.chmod(0o755)
     with pytest.raises(ForbiddenError, match="sudo"):
         DockerNodeTarget(Remote(Host("node-d")), "node-d", tool=str(tool)).look(site.images(NEW))
+
+
+@graph_only
+@pytest.mark.parametrize("reads", ["cat >/dev/null", "head -c 100 >/dev/null"])
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Error processing tar file(exit status 1): write /x: no space left on device", BlockedError),
+        ('{"errorDetail":{"message":"write /x: no space left on device"},"error":"..."}', BlockedError),
+        ("open /var/lib/docker/tmp/docker-import-1/ab.tar: no such file or directory", LayerGoneError),
+    ],
+)
+def test_a_failure_that_ends_with_zero(
+    site: Site, tmp_path: Path, said: str, kind: type[UpgradeError], reads: str
+) -> None:
+    """As Docker 20.10 tells some: on standard output, whether it has taken the archive or not."""
+    tool = tmp_path / "told"
+    tool.write_text(f'#!/bin/sh\n[ "$3" = load ] || exec {site.tool} "$@"\n{reads}\necho \'{said}\'\n')
+    tool.chmod(0o755)
+    site.tool = str(tool)
+    error = site.bring(site.images(NEW)).error
+    assert type(error) is kind
+    assert said in error.observed
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ("Loaded image: apinizercloud/worker:2", False),
+        ("Loaded image ID: sha256:ab", False),
+        ("Loaded image(s): localhost/a:1", False),
+        (
+            "The image a:1 already exists, renaming the old one with ID sha256:ab to empty string\nLoaded image: a:1",
+            False,
+        ),
+        ("WARNING: Error loading config file: /root/.docker/config.json\nLoaded image: a:1\n", False),
+        ("", False),
+        ("Loaded image: a:1\nwrite /x: no space left on device", True),
+        ('Loaded image: a:1\n{"errorDetail":{"message":"x"},"error":"x"}', True),
+        ("unexpected EOF", True),
+    ],
+)
+def test_what_a_load_that_ended_with_zero_says(said: str, *, refused: bool) -> None:
+    assert load_refused(said) is refused
 
 
 @pytest.mark.parametrize(
