@@ -14,6 +14,9 @@ from tasks.images.remote.room import parse_free
 UNCOMPRESSED = "containerd.io/uncompressed"
 PINNED = "io.cri-containerd.pinned"
 _SIZE = re.compile(r"([0-9]+) .*/([0-9a-f]{64})")
+_VERSION = re.compile(r"Version:[ \t]*(\S+)")
+_MINOR = re.compile(r"v?(\d+)\.(\d+)")
+_ROUNDED = re.compile(r"([0-9.]+) ([KMGT]i)?B")
 # uname -m, in Go's words (https://go.dev/doc/install/source#environment).
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -32,11 +35,15 @@ _ARCHITECTURES = {
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An entry of containerd's image store: what the name points at (a manifest or an index), and its labels."""
+    """An entry of containerd's image store: what the name points at (a manifest or an index), and its labels.
+
+    `size` is in bytes, rounded as ctr prints it; 0 where it could not be told.
+    """
 
     digest: str
     media_type: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +52,10 @@ class Looked:
 
     `content` are the labels of each committed blob by digest (what is still being written is not in it); `sizes` the
     bytes of those whose files could be read; `documents` the small blobs that are no layers, each held to its digest.
-    `unpacks`: whether the snapshotter that ctr takes by itself works there.
+    `unpacks`: whether the snapshotter that ctr takes by itself works there.  `server` is the version as text.
     """
 
-    version: tuple[int, int]
+    server: str
     platform: Platform | None
     free: int | None
     unpacks: bool
@@ -56,6 +63,12 @@ class Looked:
     content: Mapping[str, Mapping[str, str]]
     sizes: Mapping[str, int]
     documents: Mapping[str, bytes]
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Major and minor of the server; (0, 0) where it tells none that can be read."""
+        found = _MINOR.match(self.server)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
 
     @property
     def pins(self) -> bool:
@@ -75,7 +88,7 @@ def parse_look(output: bytes) -> Looked:
     if not marked:
         raise ValueError("the list of the documents is not whole")
     return Looked(
-        version=parse_version(sections.get("version", "")),
+        server=parse_server(sections.get("version", "")),
         platform=parse_machine(sections.get("machine", "")),
         free=parse_free(sections.get("room", "")),
         unpacks=_unpacks(sections.get("plugins", "")),
@@ -86,11 +99,10 @@ def parse_look(output: bytes) -> Looked:
     )
 
 
-def parse_version(text: str) -> tuple[int, int]:
-    """Major and minor of the server (`ctr version`); (0, 0) where it tells none that can be read."""
-    server = text.partition("Server:")[2]
-    found = re.search(r"Version:\s*v?(\d+)\.(\d+)", server)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+def parse_server(text: str) -> str:
+    """The server's version as `ctr version` tells it ("1.6.20~ds1", "v1.7.27-k3s1"), "" where it does not."""
+    found = _VERSION.search(text.partition("Server:")[2])
+    return found[1] if found else ""
 
 
 def parse_machine(text: str) -> Platform | None:
@@ -106,8 +118,19 @@ def parse_images(text: str) -> dict[str, Named]:
     for line in text.splitlines():
         words = line.split()
         if len(words) >= 4 and is_digest(words[2]):
-            names[words[0]] = Named(words[2], words[1], _labels(words[-1]))
+            names[words[0]] = Named(words[2], words[1], _labels(words[-1]), _rounded(" ".join(words[3:5])))
     return names
+
+
+def parse_containers(text: str) -> tuple[str, ...]:
+    """`ctr containers ls`: what each container was made from, as it was named; "-" where nothing was."""
+    rows = [line.split() for line in text.splitlines()]
+    return tuple(words[1] for words in rows if len(words) > 1 and words[:2] != ["CONTAINER", "IMAGE"])
+
+
+def _rounded(text: str) -> int:
+    found = _ROUNDED.match(text)
+    return int(float(found[1]) * 1024 ** ("", "Ki", "Mi", "Gi", "Ti").index(found[2] or "")) if found else 0
 
 
 def parse_content(text: str) -> dict[str, Mapping[str, str]]:

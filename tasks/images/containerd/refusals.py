@@ -22,6 +22,10 @@ _WRONG = re.compile(r"wrong diff id|mismatched|unexpected commit digest|failed s
 UNCOUNTED = "What came there does not count as an image, and nothing else was changed."
 
 
+class AwayError(TemporaryError):
+    """Nothing answers at the socket."""
+
+
 def of_ctr(where: str, address: str, ran: Ran) -> UpgradeError | None:
     """The error of a ctr that ended badly on `where`, None where it ended well; `address` is the socket given."""
     if ran.code == 0:
@@ -49,7 +53,7 @@ def of_ctr(where: str, address: str, ran: Ran) -> UpgradeError | None:
         )
     if _AWAY.search(said):
         usual = address or "/run/containerd/containerd.sock"
-        return TemporaryError(
+        return AwayError(
             f"containerd on {where} does not answer.",
             observed=observed,
             next=f"See that it runs there (systemctl status containerd) and that its socket is {usual}; "

@@ -66,6 +66,11 @@ IMPORT = _CTR + (
     'exec 3<&-; trap "" TERM; wait "$tool"; code=$?; kill "$feed" 2>/dev/null; rm -rf "$d"; exit "$code"'
 )
 
+CONTAINERS = _CTR + "c containers ls"
+
+# With --sync it returns when the content is gone, not when it might be collected.
+REMOVE = _CTR + 'c images rm --sync "$@"'
+
 LABEL = _CTR + 'label=$1; shift; for each; do c images label "$each" "$label" >/dev/null || exit $?; done'
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from tasks.domain.errors import TemporaryError, UnprovenError, UpgradeError
+from tasks.domain.placement import NodeFacts
 from tasks.images.containerd.holding import Lacking, Whole, holdings_of, image_at
 from tasks.images.containerd.inlet import LayoutInlet
 from tasks.images.containerd.listing import PINNED, Looked
-from tasks.images.containerd.looking import look_at
+from tasks.images.containerd.looking import look_at_kubelets
 from tasks.images.containerd.refusals import UNCOUNTED, of_ctr
 from tasks.images.containerd.script import IMPORT, LABEL, Ctr
 from tasks.images.model import DEFAULT_PLATFORM, Holdings, Image, Need, Proof
@@ -16,13 +17,23 @@ _SECONDS_TO_LABEL = 60.0
 
 
 class ContainerdTarget:
-    """The containerd of a node; `name` is the node's, `address` its socket, `tool` the words of ctr there."""
+    """The containerd of a node; `name` is the node's, `address` its socket, `tool` the words of ctr there.
+
+    With `node` it must be the one of that node's kubelet, and is looked for where no socket is given.
+    """
 
     def __init__(
-        self, remote: Remote, name: str, *, address: str = "", namespace: str = "k8s.io", tool: str = "ctr"
-    ) -> None:  # fmt: skip
+        self,
+        remote: Remote,
+        name: str,
+        *,
+        address: str = "",
+        namespace: str = "k8s.io",
+        tool: str = "ctr",
+        node: NodeFacts | None = None,
+    ) -> None:
         self._ctr = Ctr(remote, address, namespace, tool)
-        self._name = name
+        self._name, self._node = name, node
         self._looked: Looked | None = None
 
     @property
@@ -75,7 +86,7 @@ class ContainerdTarget:
         return UnprovenError(happened, observed=observed, safe=UNCOUNTED, next="Stage the images again.")
 
     def _look(self) -> Looked:
-        self._looked = look_at(self._ctr, self._name)
+        self._ctr, self._looked = look_at_kubelets(self._ctr, self._name, self._node)
         return self._looked
 
     def _importing(self) -> Sending:

@@ -4,10 +4,12 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 import pytest
@@ -21,8 +23,10 @@ from tasks.domain.errors import (
     UnprovenError,
     UpgradeError,
 )
+from tasks.domain.placement import NodeFacts, ReportedImage
 from tasks.domain.reference import ImageReference
 from tasks.images.containerd import ContainerdSource, ContainerdTarget
+from tasks.images.containerd.refusals import AwayError
 from tasks.images.delivery import Outcome, Receiver, deliver
 from tasks.images.layout import blob_path, tar_file, tar_member
 from tasks.images.missing import need_of
@@ -318,6 +322,65 @@ def test_a_stop_here_leaves_the_kill_its_time(
     assert digest_of(BASE) in store.state()["labels"]
 
 
+PAUSE = "docker.io/rancher/mirrored-pause:3.6"
+
+
+@pytest.fixture
+def rancher(store: Store, another: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A containerd of k3s at a socket of its own beside the one that `ctr` takes by itself; both answer to one `ctr`."""
+    second, ctr = another()
+    (second.folder / "version").write_text("v1.7.11-k3s2")
+    second.add(PAUSE, [OTHER])
+    first = store.folder / "bin" / "ctr"
+    first.rename(store.folder / "bin" / "usual")
+    first.write_text(
+        f'#!/bin/sh\ncase "$*" in *k3s.sock*) exec {ctr} "$@";; *) exec {first.parent}/usual "$@";; esac\n'
+    )
+    first.chmod(0o755)
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/k3s.sock")
+        monkeypatch.setattr("tasks.images.containerd.looking.ELSEWHERE", ("/none/k3s.sock", f"{folder}/k3s.sock"))
+        yield second
+
+
+def beside(runtime: str = "containerd://1.7.11-k3s2", address: str = "") -> ContainerdTarget:
+    node = NodeFacts("node-a", runtime=runtime, images=(ReportedImage((PAUSE,), 1),))
+    return ContainerdTarget(HERE, "node-a", node=node, address=address)
+
+
+def test_the_kubelets_containerd_is_found_beside_another(
+    source: ContainerdSource, store: Store, rancher: Store
+) -> None:
+    """Docker's answers at the usual socket, and its images are none of the kubelet's."""
+    images = source.find(parsed("apinizercloud/worker:2"), None)
+    store.name(PAUSE, store.state()["images"][WORKER][0])
+    target = beside()
+    assert set(target.look(images).names) == {PAUSE}
+    assert bring(images, source, target).error is None
+    target.keep(images)
+    assert target.prove(images)[0].pinned
+    assert set(rancher.state()["images"]) == {PAUSE, WORKER}
+
+
+def test_the_kubelets_containerd_is_found_where_no_other_answers(store: Store, rancher: Store) -> None:
+    (store.folder / "fail").write_text(DIAL + 'timeout"\n1')
+    assert set(beside().look([]).names) == {PAUSE}
+    (rancher.folder / "fail").write_text(DIAL + 'timeout"\n1')
+    with pytest.raises(TemporaryError, match="containerd on node-a does not answer"):
+        beside().look([])
+
+
+def test_a_containerd_that_is_not_the_kubelets_is_refused(store: Store, rancher: Store) -> None:
+    with pytest.raises(BlockedError, match="not the one of its kubelet") as caught:
+        beside("containerd://2.0.0-k3s1").look([])
+    assert "At /run/containerd/containerd.sock its version is 1.6.20~ds1." in caught.value.observed
+    assert "k3s.sock its version is v1.7.11-k3s2." in caught.value.observed
+    assert "images.nodes.address" in caught.value.next
+    # A socket that is set is not passed over in silence.
+    with pytest.raises(BlockedError, match="not the one of its kubelet"):
+        beside(address="/run/containerd/containerd.sock").look([])
+
+
 @pytest.mark.parametrize(("platform", "chosen"), [(None, "amd64"), (AMD, "amd64"), (ARM, "arm64")])
 def test_of_an_index_the_platform_that_is_whole_is_taken(store: Store, platform: Platform | None, chosen: str) -> None:
     entries = [(each, store.add("", [BASE, OWN], architecture=each), 1) for each in ("arm64", "amd64")]
@@ -390,8 +453,8 @@ DIAL = 'ctr: failed to dial "/run/c.sock": connection error: desc = "transport: 
     ("told", "kind", "says"),
     [
         (DIAL + 'connect: permission denied"', ForbiddenError, "sudo"),
-        (DIAL + 'timeout"', TemporaryError, "containerd on node-a does not answer"),
-        (DIAL + 'connect: no such file or directory": unavailable', TemporaryError, "socket"),
+        (DIAL + 'timeout"', AwayError, "containerd on node-a does not answer"),
+        (DIAL + 'connect: no such file or directory": unavailable', AwayError, "socket"),
         (
             'ctr: failed to ingest "blobs/x": write /x: no space left on device: unknown',
             BlockedError,
