@@ -43,28 +43,31 @@ def _state(name: str, node: NodeFacts) -> str:
 
 def to_ask(demand: Demand) -> tuple[str, ...]:
     """The images that not every node is known to hold: a registry has to be asked for them."""
-    return tuple(p.name for p in presences(demand) if p.lacking or p.unknown or not p.there)
+    known = demand.nodes_known
+    return tuple(p.name for p in presences(demand) if p.lacking or p.unknown or not p.there or not known)
 
 
 def judge(demand: Demand, answers: Mapping[str, bool | None]) -> tuple[Finding, ...]:
     """The findings; `answers` says for the names of `to_ask` whether their registry holds them, None if it did not say.
 
-    What a registry does not hold and a node lacks blocks the run.  What nobody could say is a warning: the nodes may
-    reach what this machine cannot.
+    What a registry does not hold blocks the run where a node lacks it, and where no node reports it: that one may hold
+    it all the same is no proof.  What nobody could say is a warning: the nodes may reach what this machine cannot.
     """
     missing = [p for p in presences(demand) if answers.get(p.name) is False]
     silent = [p for p in presences(demand) if p.name in answers and answers[p.name] is None]
-    surely = [p for p in missing if p.lacking]
-    perhaps = [p for p in missing if not p.lacking and (p.unknown or not demand.nodes_known)]
-    return (*_blocked(surely), *_doubtful(perhaps), *_unasked(silent))
+    surely = [p for p in missing if p.lacking or not p.there]
+    perhaps = [p for p in missing if p not in surely]
+    return (*_blocked(surely), *_doubtful(perhaps), *_unasked(silent), *_different(demand))
 
 
 def _blocked(found: Sequence[Presence]) -> Iterator[Finding]:
     for image in found:
         yield blocking(
             "image-missing",
-            f"{image.name} is not in its registry, and {_nodes(image.lacking)} no such image.",
-            "Bring it there first: apinizer-upgrade images stage, or name the right registry with --image-prefix.",
+            f"{image.name} is not in its registry, and "
+            + (f"{_nodes(image.lacking)} no such image." if image.lacking else "no node reports it."),
+            "Bring it there first, by a way that moves images: apinizer-upgrade images stage --way …; or name the right "
+            "registry with --image-prefix.",
         )
 
 
@@ -72,7 +75,8 @@ def _doubtful(found: Sequence[Presence]) -> Iterator[Finding]:
     for image in found:
         yield warning(
             "image-unproved",
-            f"{image.name} is not in its registry; whether the nodes hold it is not known.",
+            f"{image.name} is not in its registry; {', '.join(image.there)} reports it, and whether {', '.join(image.unknown) or 'every node'} has it "
+            "is not known.",
             "If they do not, its pods will not start: apinizer-upgrade images stage brings it.",
         )
 
@@ -94,3 +98,32 @@ def _unasked(found: Sequence[Presence]) -> Iterator[Finding]:
 
 def _nodes(names: Sequence[str]) -> str:
     return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'}"
+
+
+def _different(demand: Demand) -> Iterator[Finding]:
+    """Images whose digest on one node is none of another's: a tag that moved leads to both.
+
+    Only a warning: an image that was imported may have another manifest than the same one pulled.
+    """
+    for wish in demand.wishes:
+        reports = [(p.key, _digests(wish.name, p.node)) for p in demand.places if wish.name in p.images]
+        told = [(key, digests) for key, digests in reports if digests]
+        if told and not frozenset.intersection(*(digests for _, digests in told)):
+            which = "; ".join(f"{key}: {', '.join(sorted(digests))}" for key, digests in told)
+            yield warning(
+                "image-differs",
+                f"The nodes have {wish.name} with different digests ({which}): the tag may stand for several images.",
+                "Find out which one is meant. A way that moves images brings one to all and proves it: apinizer-upgrade "
+                "images stage --way ….",
+            )
+
+
+def _digests(name: str, node: NodeFacts) -> frozenset[str]:
+    """The digests that a kubelet reports, of the same repository, for the image that has this name."""
+    repository = ImageReference.parse(name).name
+    for image in node.images:
+        found = [reference for each in image.names if (reference := ImageReference.find(each)) is not None]
+        if any(reference.normal == name for reference in found):
+            same = (ImageReference.parse(each.normal) for each in found)
+            return frozenset(each.digest for each in same if each.digest and each.name == repository)
+    return frozenset()

@@ -37,7 +37,11 @@ HAS, LACKS, FULL = node("a", IMAGE), node("b"), node("c", full=True)
         pytest.param(demand(HAS, LACKS), None, Severity.WARNING, id="one node lacks it, the registry is silent"),
         pytest.param(demand(HAS, FULL), False, Severity.WARNING, id="a node that reports too many may have it"),
         pytest.param(demand(FULL), None, Severity.WARNING, id="nobody knows"),
-        pytest.param(demand(known=False), False, Severity.WARNING, id="nodes may not be listed, not in the registry"),
+        pytest.param(demand(FULL), False, Severity.BLOCKING, id="not in the registry, and nobody reports it"),
+        pytest.param(demand(known=False), False, Severity.BLOCKING, id="nodes may not be listed, not in the registry"),
+        pytest.param(
+            demand(HAS, known=False), False, Severity.WARNING, id="some nodes may not be listed, others have it"
+        ),
         pytest.param(demand(known=False), None, Severity.WARNING, id="nodes may not be listed, registry silent"),
         pytest.param(demand(known=False), True, None, id="nodes may not be listed, in the registry"),
     ],
@@ -70,3 +74,32 @@ def test_a_node_counts_only_for_the_images_that_it_can_run() -> None:
     wanted = Demand((Wish(IMAGE, ()), Wish(OWN, ())), (Place(HAS, (IMAGE,)), Place(node("d", OWN), (OWN,))))
     assert [(p.there, p.lacking) for p in presences(wanted)] == [(("a",), ()), (("d",), ())]
     assert to_ask(wanted) == ()
+
+
+def pulled(name: str, *digests: str, tag: str = IMAGE, repository: str = "docker.io/apinizercloud/worker") -> NodeFacts:
+    names = (*(f"{repository}@sha256:{digest * 64}" for digest in digests), tag)
+    return NodeFacts(name, images=(ReportedImage(("other@sha256:" + "9" * 64, "other:1"), 1), ReportedImage(names, 1)))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "differ"),
+    [
+        pytest.param([pulled("a", "1"), pulled("b", "1")], False, id="the same"),
+        pytest.param([pulled("a", "1"), pulled("b", "2")], True, id="the tag moved between two pulls"),
+        pytest.param([pulled("a", "1", "2"), pulled("b", "2")], False, id="one of several"),
+        pytest.param([pulled("a", "1"), pulled("b")], False, id="one tells none"),
+        pytest.param(
+            [pulled("a", "1"), pulled("b", "2", tag="apinizercloud/worker:2", repository="apinizercloud/worker")],
+            True, id="as Docker reports names",
+        ),
+        pytest.param([pulled("a", "1"), pulled("b", "2", repository="x.io/y")], False, id="digests of another repository"),
+    ],
+)  # fmt: skip
+def test_nodes_that_have_different_images_of_one_tag(nodes: list[NodeFacts], differ: bool) -> None:  # noqa: FBT001
+    wanted = demand(*nodes)
+    assert to_ask(wanted) == ()
+    found = judge(wanted, {})
+    assert [finding.code for finding in found] == ["image-differs"] * differ
+    if differ:
+        assert "a: sha256:111" in found[0].what
+        assert found[0].severity is Severity.WARNING
