@@ -39,6 +39,27 @@ def judge(where: str, images: Sequence[Image], found: Mapping[str, Found]) -> tu
     )
 
 
+def require_same(planned: Sequence[Image], now: Sequence[Image]) -> None:
+    """Raise `DriftError` where a name at the target would get another image now than was planned.
+
+    A tag may have been moved, or another of the names that it may have at the source exists by now.
+    """
+    was = {image.name: image for image in planned}
+    moved = [
+        f"{image.origin}: now {image.config}, planned {before.config}"
+        + (f" from {before.origin}" if before.origin != image.origin else "")
+        for image in now
+        if (before := was.get(image.name, image)).config != image.config
+    ]
+    if moved:
+        raise DriftError(
+            "A tag was moved since the plan was made.",
+            observed="\n".join(moved),
+            safe="No component was changed.",
+            next="Find out who pushed the tag anew; then plan again.",
+        )
+
+
 def require_unmoved(planned: Mapping[str, str], images: Sequence[Image]) -> None:
     """Raise `DriftError` where a reference of `planned` (origin to config digest) means another image now."""
     moved = [

@@ -1,10 +1,12 @@
 """When a target counts as holding an image, and when a tag counts as moved."""
 
+from dataclasses import replace
+
 import pytest
 
 from tasks.domain.errors import DriftError, UnprovenError
 from tasks.images.model import Image, Platform, Proof, digest_of
-from tasks.images.proof import Found, judge, require_unmoved
+from tasks.images.proof import Found, judge, require_same
 
 LINUX = Platform("linux", "amd64")
 WORKER, CACHE = (
@@ -49,7 +51,16 @@ def test_every_fault_is_told() -> None:
 
 
 def test_a_tag_that_moved_since_the_plan() -> None:
-    require_unmoved({WORKER.origin: WORKER.config}, [WORKER, CACHE])
+    require_same([WORKER], [WORKER, CACHE])
     with pytest.raises(DriftError) as raised:
-        require_unmoved({WORKER.origin: "sha256:planned"}, [WORKER, CACHE])
-    assert raised.value.observed == f"{WORKER.origin}: planned sha256:planned, now {WORKER.config}"
+        require_same([replace(WORKER, config="sha256:planned"), CACHE], [WORKER, CACHE])
+    assert raised.value.observed == f"{WORKER.origin}: now {WORKER.config}, planned sha256:planned"
+
+
+def test_another_name_at_the_source_that_leads_to_another_image() -> None:
+    other = replace(WORKER, origin="nexus.local:5/a/worker:1")
+    require_same([WORKER], [other])
+    with pytest.raises(DriftError) as raised:
+        require_same([WORKER], [replace(other, config="sha256:other")])
+    assert f"{other.origin}: now sha256:other" in raised.value.observed
+    assert f"from {WORKER.origin}" in raised.value.observed
