@@ -75,6 +75,9 @@ class NamedNode(Settings):
     """One node that is reached in a way of its own; what is empty is as for the others."""
 
     name: str = Field("", title="Name", description="As the cluster names the node.")
+    cluster: str = Field(
+        "", title="Cluster", description="The cluster's name; needed beside a host where there are several."
+    )
     host: str = Field(
         "", pattern=_WORD, title="Host", description="Name, address or ssh alias; the node's own address if empty."
     )
@@ -85,6 +88,9 @@ class NamedNode(Settings):
     extra: bool = Field(
         default=False, title="Extra", description="No node of the cluster, and to be given the images all the same."
     )
+    platform: str = Field(
+        "", pattern=_PLATFORM, title="Platform", description="Of a node that no cluster tells of; linux/amd64 if empty."
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> "NamedNode":
@@ -92,6 +98,8 @@ class NamedNode(Settings):
             raise ValueError("a node has a name")
         if self.extra and not (self.host and self.runtime):
             raise ValueError("an extra node needs host and runtime: no cluster tells them")
+        if self.extra and self.cluster:
+            raise ValueError("an extra node is in no cluster")
         return self
 
 
@@ -116,14 +124,15 @@ class NodeAccessSettings(Settings):
 
     @model_validator(mode="after")
     def _each_once(self) -> "NodeAccessSettings":
-        names = [node.name for node in self.named]
+        names = [(node.cluster, node.name) for node in self.named]
         if len(set(names)) != len(names):
             raise ValueError("a node is named twice")
         return self
 
-    def of(self, name: str) -> NamedNode:
-        """What is said of this node alone."""
-        return next((node for node in self.named if node.name == name), NamedNode(name=name))
+    def of(self, name: str, cluster: str = "") -> NamedNode:
+        """What is said of this node alone; what says no cluster is said of the nodes of that name in all of them."""
+        said = {node.cluster: node for node in self.named if node.name == name}
+        return said.get(cluster) or said.get("") or NamedNode(name=name)
 
 
 class ImageSourceSettings(Settings):

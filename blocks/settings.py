@@ -200,7 +200,16 @@ class InstallationSettings(Settings):
         strange = sorted({o.cluster for o in self.overrides} - {"", *names})
         if strange:
             raise ValueError(f"an override names a cluster that is not listed: {', '.join(strange)}")
+        self._nodes_told_apart(names)
         return self
+
+    def _nodes_told_apart(self, clusters: list[str]) -> None:
+        """Nodes of two clusters may have the same name, and one host is not both of them."""
+        for node in self.images.nodes.named:
+            if node.cluster and node.cluster not in clusters:
+                raise ValueError(f"the node {node.name} is said to be in a cluster that is not listed: {node.cluster}")
+            if len(clusters) > 1 and node.host and not node.extra and not node.cluster:
+                raise ValueError(f"there are several clusters: say which one has the node {node.name}, with cluster")
 
 
 def read_installation(path: Path) -> InstallationSettings:

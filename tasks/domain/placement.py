@@ -62,7 +62,8 @@ class NodeFacts:
 
     `addresses` are (type, address) as the node reports them (InternalIP, ExternalIP, Hostname, …); `platform` is
     "os/architecture" ("linux/amd64"), "" where the node does not say; `runtime` is as the kubelet gives it
-    ("containerd://1.6.20"); `allocatable` has Kubernetes' own quantities as text ("cpu": "3920m").
+    ("containerd://1.6.20"); `machine` and `boot` are the kubelet's /etc/machine-id and its kernel's boot id ("" where it
+    does not say); `allocatable` has Kubernetes' own quantities as text ("cpu": "3920m").
     """
 
     name: str
@@ -76,6 +77,8 @@ class NodeFacts:
     images: tuple[ReportedImage, ...] = ()
     allocatable: Mapping[str, str] = field(default_factory=dict)
     cluster: str = ""
+    machine: str = ""
+    boot: str = ""
 
     @property
     def engine(self) -> str:
@@ -131,6 +134,8 @@ def node_facts(node: JsonObject, cluster: str = "") -> NodeFacts:
         ),
         allocatable={k: str(v) for k, v in (status.get("allocatable") or {}).items()},
         cluster=cluster,
+        machine=info.get("machineID") or "",
+        boot=info.get("bootID") or "",
     )
 
 

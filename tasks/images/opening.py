@@ -10,6 +10,7 @@ from tasks.domain.errors import BlockedError, UsageError
 from tasks.domain.placement import NodeFacts
 from tasks.domain.reference import DOCKER_HUB, VENDOR, ImageReference
 from tasks.domain.way import Way
+from tasks.images.identity import NodeTarget
 from tasks.images.model import Source, Target
 from tasks.images.remote import Host, Remote
 
@@ -65,11 +66,11 @@ def target_for_node(
     if runtime_of(settings, node) == "docker":
         from tasks.images.engine import DockerNodeTarget
 
-        return DockerNodeTarget(at, node.name)
+        return NodeTarget(at, node, DockerNodeTarget(at, node.name))
     from tasks.images.containerd import ContainerdTarget
 
     access = settings.nodes
-    return ContainerdTarget(at, node.name, address=access.address, namespace=access.namespace)
+    return NodeTarget(at, node, ContainerdTarget(at, node.name, address=access.address, namespace=access.namespace))
 
 
 def registry_target(
@@ -86,7 +87,7 @@ def registry_target(
 
 def remote_for_node(settings: ImageSourceSettings, node: NodeFacts, *, stop: Stop = never) -> Remote:
     """How commands run on the node; no connection is made before the first."""
-    access, named = settings.nodes, settings.nodes.of(node.name)
+    access, named = settings.nodes, settings.nodes.of(node.name, node.cluster)
     host = Host(
         node.name,
         named.host or node.address(*ADDRESSES) or node.name,
@@ -99,8 +100,12 @@ def remote_for_node(settings: ImageSourceSettings, node: NodeFacts, *, stop: Sto
 
 
 def runtime_of(settings: ImageSourceSettings, node: NodeFacts) -> str:
-    """`containerd` or `docker`: as the settings say, else as the node says of itself; raise `BlockedError` for another."""
-    named, access = settings.nodes.of(node.name).runtime, settings.nodes.runtime
+    """`containerd` or `docker`: as the node says of itself, or the settings where it says nothing.
+
+    Raise `BlockedError` for another, and where the two contradict each other: what is brought to a runtime that the
+    kubelet does not use helps nobody.
+    """
+    named, access = settings.nodes.of(node.name, node.cluster).runtime, settings.nodes.runtime
     told = named or (access if access != "auto" else node.engine)
     if told not in ("containerd", "docker"):
         raise BlockedError(
@@ -108,6 +113,12 @@ def runtime_of(settings: ImageSourceSettings, node: NodeFacts) -> str:
             observed=f"It says {node.runtime!r} of itself. containerd and Docker are known.",
             next="Say images.nodes.runtime in the configuration if it is one of them; else bring the images to a "
             "registry: a way that ends in -to-registry.",
+        )
+    if node.engine and node.engine != told:
+        raise BlockedError(
+            f"The settings say that the node {node.name} runs {told}, and it says another.",
+            observed=f"images.nodes has runtime: {told}; the node's kubelet says {node.runtime!r}.",
+            next="Leave the runtime out of the configuration: each node says it of itself.",
         )
     return told
 

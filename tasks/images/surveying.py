@@ -8,13 +8,13 @@ from typing import TypeVar
 from blocks.image_settings import ImageSourceSettings
 from tasks.cluster.nodes import pod_specs, read_nodes
 from tasks.cluster.planning import Connections
-from tasks.domain.errors import ForbiddenError, NotFoundError, UpgradeError
+from tasks.domain.errors import BlockedError, ForbiddenError, NotFoundError, UnauthorizedError, UpgradeError
 from tasks.domain.finding import Finding, warning
 from tasks.domain.inventory import DeploymentKey, Inventory
 from tasks.domain.placement import NodeFacts
 from tasks.domain.plan import Plan
 from tasks.domain.reference import ImageReference
-from tasks.images.demand import Demand, Place, demand_of
+from tasks.images.demand import Circumstances, Demand, Place, demand_of
 from tasks.images.missing import need_of
 from tasks.images.model import Holdings, Image, JsonObject, Need, Platform, Source, Target
 from tasks.images.online import judge, to_ask
@@ -27,6 +27,9 @@ R = TypeVar("R")
 
 Found = Mapping[str, tuple[Image, ...]]
 """The images by the platform that they were asked for ("linux/amd64"; "" where no node said one), in the wishes' order."""
+
+ABSENT = (NotFoundError, UnauthorizedError, ForbiddenError)
+"""What a source raises for a name that does not exist there, or that it does not show."""
 
 REGISTRY = "registry"
 """The key of the one place of a way to a registry."""
@@ -74,7 +77,20 @@ def demand_for(
 ) -> Demand:
     """Which node is to hold what, as the clusters are now; `every`: also for Deployments that are at the target already.
 
-    Raise `ForbiddenError` where the way leads to nodes, they may not be listed, and none is named in the settings.
+    Raise `BlockedError` where a finding forbids to go on, and what `read_demand` raises.
+    """
+    demand = read_demand(connections, inventory, plan, settings, every=every)
+    demand.require_allowed()
+    return demand
+
+
+def read_demand(
+    connections: Connections, inventory: Inventory, plan: Plan, settings: ImageSourceSettings, *, every: bool = False
+) -> Demand:
+    """The same for a look: what forbids to go on is among the findings.
+
+    Raise `ForbiddenError` where the way leads to nodes, those of a cluster may not be listed, and the settings do not
+    name them.
     """
     wishes = wishes_of(
         (*plan.steps, *plan.there) if every else plan.steps,
@@ -83,20 +99,23 @@ def demand_for(
         own_names=settings.way.source != "registry",
     )
     keys = dict.fromkeys(user for wish in wishes for user in wish.users)
+    replaced = frozenset(step.key for step in plan.steps if step.replicas > 0)
+    given = Circumstances(settings, replaced=replaced, several=len(connections.apis) > 1)
     nodes: list[NodeFacts] = []
     specs: dict[DeploymentKey, JsonObject] = {}
     unlisted: list[Finding] = []
     for cluster in dict.fromkeys(key.cluster for key in keys):
         api = connections.apis[cluster]
+        specs.update(pod_specs(api, [key for key in keys if key.cluster == cluster]))
         try:
             nodes += read_nodes(api)
-        except ForbiddenError:
-            if settings.way.target == "nodes" and not settings.nodes.named:
-                raise
-            unlisted.append(_unlisted(cluster, named=bool(settings.nodes.named)))
-            continue
-        specs.update(pod_specs(api, [key for key in keys if key.cluster == cluster]))
-    demand = demand_of(wishes, specs, nodes, settings.nodes)
+        except ForbiddenError as error:
+            named = bool(given.stand_in(cluster))
+            if given.to_nodes and not named:
+                raise _untold(error, cluster) from None
+            given = replace(given, unlisted=given.unlisted | {cluster})
+            unlisted.append(_unlisted(cluster, named=named))
+    demand = demand_of(wishes, specs, nodes, given)
     return replace(demand, findings=(*unlisted, *demand.findings))
 
 
@@ -108,10 +127,14 @@ def find(opened: Opened, demand: Demand) -> Found:
 
 
 def find_at(source: Source, wishes: Sequence[Wish], platform: Platform | None) -> tuple[Image, ...]:
-    """The images under their names at the target; of several names at the source the first that it has."""
+    """The images under their names at the target; of several names at the source the first that it has.
+
+    A registry may refuse a repository that does not exist as it does one that is not for everybody (Docker Hub says
+    `denied` for both), so the next name is tried then, too.
+    """
     try:
         images = source.find([wish.candidates[0] for wish in wishes], platform)
-    except NotFoundError:
+    except ABSENT:
         if all(len(wish.candidates) == 1 for wish in wishes):
             raise
         images = tuple(_either(source, wish.candidates, platform) for wish in wishes)
@@ -120,11 +143,11 @@ def find_at(source: Source, wishes: Sequence[Wish], platform: Platform | None) -
 
 def _either(source: Source, candidates: Sequence[ImageReference], platform: Platform | None) -> Image:
     """The first that the source has; the error is that of the likeliest name."""
-    told: NotFoundError | None = None
+    told: UpgradeError | None = None
     for candidate in candidates:
         try:
             return source.find([candidate], platform)[0]
-        except NotFoundError as error:
+        except ABSENT as error:
             told = told or error
     raise told or NotFoundError("No name was asked for.")
 
@@ -135,9 +158,27 @@ def images_for(place: Place, found: Found, given: str = "") -> tuple[Image, ...]
 
 
 def looked(target: Target, key: str, images: Sequence[Image], node: NodeFacts | None = None) -> Look:
-    """What a target holds of `images`, and what it lacks; raise what `Target.look` raises."""
+    """What a target holds of `images`, and what it lacks; raise what `Target.look` raises.
+
+    Raise `BlockedError` where a node that no cluster tells of has another platform than the images that are meant for it.
+    """
     holdings = target.look(images)
+    if node is not None and (not node.platform or node.runtime.endswith("://")):
+        _require_platform(target.where, images, holdings)
     return Look(key, target.where, tuple(images), holdings, need_of(images, holdings), node)
+
+
+def _require_platform(where: str, images: Sequence[Image], holdings: Holdings) -> None:
+    """Images of another platform are held and proved like any, and none of their containers would start."""
+    has = holdings.platform
+    other = next((image for image in images if has and not image.platform.matches(has)), None)
+    if has is not None and other is not None:
+        raise BlockedError(
+            f"{where} is {has}, and the images found for it are {other.platform}.",
+            observed=f"No cluster tells the platform of this node; {other.name} was taken for {other.platform}.",
+            next=f"Say it in the configuration, beside the node's name in images.nodes.named: platform: {has}; and no "
+            "images.platform for all.",
+        )
 
 
 def look_at(opened: Opened, place: Place, found: Found) -> Look:
@@ -191,7 +232,7 @@ def survey(
     Raise what `demand_for` and `find` raise; a node that cannot be looked at is told in `failed`.
     """
     settings = opened.settings
-    demand = demand_for(connections, inventory, plan, settings, every=every)
+    demand = read_demand(connections, inventory, plan, settings, every=every)
     if not settings.way.source:
         return Survey(demand, findings=(*demand.findings, *ask_registries(demand, settings)))
     if not demand.wishes:
@@ -219,11 +260,26 @@ def at_once(act: Callable[[T], R], values: Iterable[T], most: int) -> tuple[R, .
         return tuple(pool.map(act, values))
 
 
+def _untold(error: ForbiddenError, cluster: str) -> ForbiddenError:
+    """Without a word on the nodes nothing can be brought to them."""
+    where = f", each with cluster: {cluster}" if cluster else ""
+    return ForbiddenError(
+        error.happened,
+        observed=error.observed,
+        safe=error.safe,
+        next=f"{error.next} Or name its nodes in the configuration: images.nodes.named{where}.",
+    )
+
+
 def _unlisted(cluster: str, *, named: bool) -> Finding:
     where = f" of {cluster}" if cluster else ""
     return warning(
         "nodes-unlisted",
         f"The nodes{where} may not be listed, so "
-        + ("those that the configuration names get all images." if named else "nobody can say what they hold."),
+        + (
+            "those that the configuration names for it get all of its images."
+            if named
+            else "nobody can say what they hold."
+        ),
         "deployments/rbac.yaml has the right that it takes.",
     )

@@ -41,7 +41,9 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert found.images.wanted_prefix == "nexus.local:5000/apinizercloud"
     assert found.images.way is Way.CONTAINERD_TO_REGISTRY
     assert found.images.nodes.of("gate").extra
-    assert (found.images.nodes.of("n1").host, found.images.nodes.of("another").host) == ("10.0.0.9", "")
+    nodes = found.images.nodes
+    hosts = [nodes.of("n1", "near").host, nodes.of("n1", "far").host, nodes.of("another").host]
+    assert hosts == ["10.0.0.9", "", ""]
     assert found.images.source.registry.password == SecretStr(SECRET)
     assert found.environments == ("test", "far/prod")
     assert (found.overrides[0].component, found.overrides[1].ignore) == (Component.WORKER, True)
@@ -109,6 +111,9 @@ def test_an_empty_mapping_is_all_defaults(tmp_path: Path) -> None:
         ("images: {nodes: {named: [{name: a}, {name: a}]}}", "named twice"),
         ("images: {nodes: {named: [{host: h}]}}", "a node has a name"),
         ("images: {nodes: {named: [{name: a, extra: true}]}}", "needs host and runtime"),
+        ("images: {nodes: {named: [{name: a, host: h, runtime: docker, extra: true, cluster: c}]}}", "is in no cluster"),
+        ("images: {nodes: {named: [{name: a, cluster: far}]}}", "a cluster that is not listed: far"),
+        ("clusters: [{name: x}, {name: y}]\nimages: {nodes: {named: [{name: a, host: h}]}}", "say which one has the node a"),
         ("images: {platform: windows}", "images.platform"),
         ("images: {parallel: 0}", "greater than or equal to 1"),
         ("images: {kind: registry, prefix: 'h:5000/a/worker:1'}", "without a scheme, a tag"),

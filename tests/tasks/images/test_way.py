@@ -1,5 +1,7 @@
 """The ways: where each begins and ends, and what it stands for."""
 
+from dataclasses import replace
+
 import pytest
 
 from blocks.image_settings import FromSettings, ImageSourceSettings, by_way
@@ -72,3 +74,27 @@ def test_which_runtime_a_node_has() -> None:
     assert (runtime_of(given, NODE), runtime_of(given, NodeFacts("n2"))) == ("containerd", "docker")
     with pytest.raises(BlockedError, match="cri-o"):
         runtime_of(given, NodeFacts("n4", runtime="cri-o://1.30"))
+
+
+@pytest.mark.parametrize("nodes", [{"runtime": "docker"}, {"named": [{"name": "n1", "runtime": "docker"}]}])
+def test_a_runtime_that_contradicts_the_node_is_refused(nodes: dict[str, object]) -> None:
+    given = settings(Way.DOCKER_TO_NODES, nodes=nodes)
+    with pytest.raises(BlockedError, match="n1 runs docker") as raised:
+        runtime_of(given, NODE)
+    assert NODE.runtime in raised.value.observed
+    assert runtime_of(given, NodeFacts("n1", runtime="docker://24")) == "docker"
+
+
+def test_nodes_of_one_name_in_two_clusters_have_a_host_each() -> None:
+    named = [
+        {"name": "n1", "cluster": "near", "host": "10.1.0.1"},
+        {"name": "n1", "cluster": "far", "host": "10.2.0.1"},
+        {"name": "n1", "user": "ops"},
+    ]
+    given = settings(Way.DOCKER_TO_NODES, nodes={"named": named})
+    hosts = [remote_for_node(given, replace(NODE, cluster=cluster)).host for cluster in ("near", "far", "third")]
+    assert [(host.destination, host.user) for host in hosts] == [
+        ("10.1.0.1", ""),
+        ("10.2.0.1", ""),
+        ("10.0.0.1", "ops"),
+    ]

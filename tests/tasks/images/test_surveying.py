@@ -1,0 +1,155 @@
+"""Which nodes are to hold what, asked of clusters: what forbids to go on, and nodes that may not be listed."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocks.cluster_client import open_client
+from blocks.image_settings import ImageSourceSettings, NamedNode, NodeAccessSettings
+from blocks.settings import ClusterSettings, InstallationSettings
+from deployments.sandbox.launch import Sandbox
+from tasks.cluster.api import KubernetesApi
+from tasks.cluster.planning import Connections, read_plan
+from tasks.domain.errors import BlockedError, ForbiddenError, NotFoundError, UnauthorizedError, UpgradeError
+from tasks.domain.finding import Severity
+from tasks.domain.placement import NodeFacts
+from tasks.domain.plan import PlanRequest
+from tasks.domain.reference import ImageReference
+from tasks.domain.version import Version
+from tasks.domain.way import Way
+from tasks.images.demand import Demand
+from tasks.images.model import Holdings, Image, Platform
+from tasks.images.references import Wish
+from tasks.images.surveying import demand_for, find_at, looked, read_demand
+from tests.tasks.images.folder_node import FolderNode
+
+NODES = ("node-a", "node-b")
+NAMES_NO_NODES = [
+    {"apiGroups": ["", "apps"], "resources": ["namespaces", "pods", "deployments", "replicasets"], "verbs": ["*"]}
+]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(version="2025.04.3", speed=10.0) as running:
+        yield running
+
+
+def api_of(kubeconfig: Path, name: str = "") -> KubernetesApi:
+    return KubernetesApi(open_client(ClusterSettings(kubeconfig_path=str(kubeconfig))), name)
+
+
+def settings(*named: NamedNode, way: Way = Way.DOCKER_TO_NODES) -> ImageSourceSettings:
+    return ImageSourceSettings(way=way, nodes=NodeAccessSettings(named=named))
+
+
+def demanded(connections: Connections, images: ImageSourceSettings, read: Any = demand_for) -> Demand:
+    """The demand for the first cluster's own installation, each Deployment taken for one of every cluster."""
+    first, *others = connections.apis
+    inventory = Connections(InstallationSettings(), {"": connections.apis[first]}).inventory()
+    deployments = [
+        d.model_copy(update={"key": d.key.model_copy(update={"cluster": cluster})})
+        for cluster in (first, *others)
+        for d in inventory.deployments
+        if cluster == first or d.key.namespace == "prod"
+    ]
+    inventory = inventory.model_copy(update={"deployments": tuple(deployments)})
+    plan = read_plan(connections, inventory, PlanRequest(to=Version("2025.07.0")))
+    demand: Demand = read(connections, inventory, plan, images)
+    return demand
+
+
+def cordon(api: KubernetesApi, nodes: Sequence[str], *, on: bool) -> None:
+    for node in nodes:
+        api.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": on}})
+
+
+def test_where_no_node_can_run_a_component_nothing_goes_on(sandbox: Sandbox) -> None:
+    api = api_of(sandbox.kubeconfig)
+    connections = Connections(InstallationSettings(), {"": api})
+    assert [place.key for place in demanded(connections, settings()).places] == list(NODES)
+    cordon(api, NODES, on=True)
+    try:
+        with pytest.raises(BlockedError) as raised:
+            demanded(connections, settings())
+        assert "apinizer/apimanager" in raised.value.observed or "manager" in raised.value.observed
+        assert "node-a: it is cordoned" in raised.value.observed
+        seen = demanded(connections, settings(), read_demand)  # for a look it is one of the findings
+        assert Severity.BLOCKING in {finding.severity for finding in seen.findings}
+        assert demanded(connections, settings(way=Way.ONLINE)).places == ()
+    finally:
+        cordon(api, NODES, on=False)
+
+
+def test_nodes_of_one_of_two_clusters_may_not_be_listed(sandbox: Sandbox, tmp_path: Path) -> None:
+    blind = sandbox.restricted_kubeconfig(tmp_path / "k", "blind", "", NAMES_NO_NODES)
+    both = Connections(
+        InstallationSettings(), {"near": api_of(sandbox.kubeconfig, "near"), "far": api_of(blind, "far")}
+    )
+    told = NamedNode(name="edge1", cluster="far", host="10.9.9.9")
+    demand = demanded(both, settings(told))
+    assert [place.key for place in demand.places] == ["node-a in near", "node-b in near", "edge1 in far"]
+    assert any("worker" in image for image in demand.places[2].images)
+    assert not any("manager" in image for image in demand.places[2].images)
+    assert [finding.code for finding in demand.findings] == ["nodes-unlisted"]
+    for other in ((), (NamedNode(name="edge1"),), (NamedNode(name="edge1", cluster="near"),)):
+        with pytest.raises(ForbiddenError) as raised:
+            demanded(both, settings(*other))
+        assert "cluster: far" in raised.value.next
+    alone = Connections(InstallationSettings(), {"": api_of(blind)})
+    assert [p.key for p in demanded(alone, settings(NamedNode(name="edge1"))).places] == ["edge1"]
+
+
+ARM, AMD = Platform("linux", "arm64", "v8"), Platform("linux", "amd64")
+WORKER = Image("docker.io/a/worker:2", "a/worker:2", AMD, "sha256:0", ())
+
+
+class Of(FolderNode):
+    """A node that says which platform it has."""
+
+    def look(self, images: Sequence[Image]) -> Holdings:
+        del images
+        return Holdings(names={WORKER.name: WORKER.config}, platform=ARM)
+
+
+def test_images_of_another_platform_are_not_brought_to_a_node_of_no_cluster(tmp_path: Path) -> None:
+    node = Of("gate", tmp_path / "gate")
+    for facts in (
+        NodeFacts("gate", runtime="docker://"),
+        NodeFacts("gate", runtime="docker://", platform="linux/amd64"),
+    ):
+        with pytest.raises(BlockedError, match="gate is linux/arm64") as raised:
+            looked(node, "gate", [WORKER], facts)
+        assert "platform: linux/arm64" in raised.value.next
+    right = Image(WORKER.name, WORKER.origin, Platform("linux", "arm64"), WORKER.config, ())
+    assert looked(node, "gate", [right], NodeFacts("gate", runtime="docker://")).missing == ()
+
+
+class Shelf:
+    """A source that holds one name and refuses every other in the way that it is told."""
+
+    where = "a shelf"
+
+    def __init__(self, holds: str, refusal: UpgradeError) -> None:
+        self._holds, self._refusal = holds, refusal
+
+    def find(self, references: Sequence[ImageReference], platform: Platform | None) -> tuple[Image, ...]:
+        del platform
+        if any(str(each) != self._holds for each in references):
+            raise self._refusal
+        return tuple(Image(str(each), str(each), AMD, "sha256:0", ()) for each in references)
+
+    def read(self, images: Sequence[Image], wanted: frozenset[str]) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("refusal", [NotFoundError("No."), UnauthorizedError("Denied."), ForbiddenError("Denied.")])
+def test_a_name_that_is_refused_may_be_one_that_does_not_exist(refusal: UpgradeError) -> None:
+    names = [ImageReference.parse(name) for name in ("apinizercloud/worker:2", "nexus.local:5/a/worker:2")]
+    wish = Wish("nexus.local:5/a/worker:2", tuple(names))
+    (image,) = find_at(Shelf("nexus.local:5/a/worker:2", refusal), [wish], None)
+    assert (image.name, image.origin) == (wish.name, "nexus.local:5/a/worker:2")
+    with pytest.raises(type(refusal)):
+        find_at(Shelf("another/name:2", refusal), [wish], None)
