@@ -15,7 +15,7 @@ from tasks.images.handing_over import LOOK
 from tasks.images.missing import nothing_to_do, require_space
 from tasks.images.model import Holdings, Image, Need, Proof, Target
 from tasks.images.opening import Opened
-from tasks.images.proof import require_unmoved
+from tasks.images.proof import require_same
 from tasks.images.stash import stashed
 from tasks.images.surveying import REGISTRY, Found, Look, at_once, find, images_for, looked, the_platform
 
@@ -138,7 +138,7 @@ def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress
     """
     now = find(opened, demand)
     for platform, images in found.items():
-        require_unmoved({image.origin: image.config for image in images}, now.get(platform, ()))
+        require_same(images, now.get(platform, ()))
     if opened.settings.way.target == "registry":
         target = opened.registry()
         return (Settled(REGISTRY, target.where, (), 0, target.prove(the_platform(found))),)

@@ -12,11 +12,21 @@ import pytest
 from blocks.image_settings import FromSettings, ImageSourceSettings, SourceRegistrySettings
 from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.embedded import EmbeddedServer
-from tasks.domain.errors import NOTHING_CHANGED, BlockedError, DriftError, NotFoundError, StoppedError, UpgradeError
+from tasks.domain.errors import (
+    NOTHING_CHANGED,
+    BlockedError,
+    DriftError,
+    ForbiddenError,
+    NotFoundError,
+    StoppedError,
+    UpgradeError,
+)
 from tasks.domain.way import Way
+from tasks.images import session
 from tasks.record.feed import Event, State, listening
 from tests.flows.test_failures import Once
 from tests.flows.world import ALL, MANAGER, NEW, World, archives, eventually
+from tests.tasks.images.folder_node import FolderNode, FolderNodes
 from tests.tasks.images.registry.served import Faults, Made, Served, served
 
 REPOSITORIES = ("manager", "worker", "cache", "apiportal", "integration")
@@ -48,14 +58,19 @@ class Site:
         """Whether the site's registry holds the release as the outside has it."""
         return self.held() == {f"{name}:{NEW}": made.config for name, made in self.made.items()}
 
-    def provide(self, way: Way = Way.REGISTRY_TO_REGISTRY, **more: Any) -> str:
+    def provide(self, way: Way = Way.REGISTRY_TO_REGISTRY, *, parallel: int = 4, **more: Any) -> str:
         from blocks.installation import provide
 
         source = FromSettings(
             prefix=f"{self.outside.host}/apinizercloud", registry=SourceRegistrySettings(insecure=True), **more
         )
         images = ImageSourceSettings(
-            kind="registry", prefix=f"{self.inside.host}/apinizer", insecure=True, way=way, source=source
+            kind="registry",
+            prefix=f"{self.inside.host}/apinizer",
+            insecure=True,
+            way=way,
+            source=source,
+            parallel=parallel,
         )
         clusters = (ClusterSettings(kubeconfig_path=str(self.world.sandbox.kubeconfig)),)
         provide("site", InstallationSettings(clusters=clusters, backup_dir=str(self._backups), images=images))
@@ -98,6 +113,37 @@ def test_images_are_in_the_registry_before_the_manager_is_touched(site: Site, ba
     assert {image.rpartition("/")[0] for image in images.values()} == {f"{site.inside.host}/apinizer"}
     # The layer that all share was uploaded once; each other only there where it belongs.
     assert site.inside.received < len(BASE) + 10 * 40_000
+
+
+def test_nodes_get_what_they_lack_from_one_reading(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One node at a time is looked at and settled; one whose line breaks is settled alone, the other does not wait for it."""
+    from flows.stage import stage
+
+    nodes = {name: FolderNode(name, tmp_path / name) for name in ("node-a", "node-b")}
+    monkeypatch.setattr(session, "Opened", lambda settings, **_: FolderNodes(settings, nodes))
+    name = site.provide(Way.REGISTRY_TO_NODES, parallel=1)
+    result = stage(to=NEW, installation=name)
+    assert [place["place"] for place in result["places"]] == ["node-a", "node-b"]
+    for place in result["places"]:
+        assert set(place["images"].values()) == {made.config for made in site.made.values()}
+    shared = site.made["worker"].layers[0]
+    assert len(site.outside.requests("GET", shared)) == 1
+    nodes["node-a"].forget(next(iter(nodes["node-a"].names)))
+    nodes["node-a"].cut = [10]
+    result = stage(to=NEW, installation=name)
+    assert {place["place"]: len(place["brought"]) for place in result["places"]} == {"node-a": 1, "node-b": 0}
+    assert len(site.outside.requests("GET", shared)) == 1
+
+    def refuse(_images: object) -> None:
+        raise ForbiddenError("node-a refuses.")
+
+    for node in nodes.values():
+        node.forget(next(iter(node.names)))
+        node.pinned.clear()
+    monkeypatch.setattr(nodes["node-a"], "keep", refuse)
+    with pytest.raises(ForbiddenError, match="node-a refuses"):
+        stage(to=NEW, installation=name)
+    assert len(nodes["node-b"].pinned) == len(REPOSITORIES)
 
 
 @pytest.mark.parametrize("missing", ["worker", "manager"])

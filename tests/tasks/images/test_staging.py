@@ -261,6 +261,23 @@ def test_right_before_the_manager_a_moved_tag_is_told(world: World) -> None:
     assert world.made["worker"].config in raised.value.observed
 
 
+def test_right_before_the_manager_another_name_at_the_source_is_told(world: World) -> None:
+    """A name that was not there when it was planned goes before the one that was taken."""
+    demand = world.demand(node_a=FULL)
+    host = world.registry.host
+    candidates = tuple(ImageReference.parse(f"{host}/apinizercloud/{name}:2") for name in ("portal", "worker"))
+    wishes = tuple(replace(w, candidates=candidates) if w.name == FULL[1] else w for w in demand.wishes)
+    demand = replace(demand, wishes=wishes)
+    found = surveying.find(world.opened, demand)
+    world.run(demand)
+    assert staging.prove_again(world.opened, demand, found, quiet)
+    came = world.put("portal")
+    with pytest.raises(DriftError) as raised:
+        staging.prove_again(world.opened, demand, found, quiet)
+    assert f"{host}/apinizercloud/portal:2" in raised.value.observed
+    assert came.config in raised.value.observed
+
+
 def test_right_before_the_manager_a_node_that_does_not_answer_is_told(world: World) -> None:
     demand = world.demand(node_a=FULL, node_b=FULL)
     found = surveying.find(world.opened, demand)
