@@ -2,6 +2,7 @@
 
 import typer
 
+from deployments.cli import images_bundle_options as bun
 from deployments.cli import images_options as img
 from deployments.cli import options as opt
 
@@ -70,13 +71,13 @@ def stage(
 def bundle(
     *,
     to: opt.To,
-    since: img.Since = "",
-    held: img.Held = None,
-    out: img.Out = None,
-    compress: img.Compress = None,
-    sign: img.Sign = None,
-    source: img.From = None,
-    replace: img.Replace = False,
+    since: bun.Since = "",
+    held: bun.Held = None,
+    out: bun.Out = None,
+    compress: bun.Compress = None,
+    sign: bun.Sign = None,
+    source: bun.From = None,
+    replace: bun.Replace = False,
     config: opt.Config = None,
     repository: opt.Repository = None,
     output: opt.Output = opt.Format.TEXT,
@@ -90,14 +91,14 @@ def bundle(
 
     settings = img.with_images(opt.settings(config, "", "", None), images)
     wish = opt.wish(settings, to, "", None, None, repository)
-    order = img.BundleOrder(source, since, held, out, compress, sign, replace)
+    order = bun.BundleOrder(source, since, held, out, compress, sign, replace)
     images_staging.bundle(settings, wish, order, output)
 
 
 @app.command()
 @img.takes_images(img.Going, img.Signed, img.Registry, img.Reaching)
 def load(
-    file: img.Bundle,
+    file: bun.Bundle,
     *,
     config: opt.Config = None,
     kubeconfig: opt.Kubeconfig = "",

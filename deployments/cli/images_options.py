@@ -3,9 +3,8 @@
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -17,14 +16,6 @@ from tasks.domain.errors import UsageError
 from tasks.domain.way import Way
 
 FROM, REGISTRY, NODES = "Images: from where", "Images: the registry", "Images: how nodes are reached"
-
-
-class Kind(StrEnum):
-    """What holds the images that a bundle is made from."""
-
-    DOCKER = "docker"
-    CONTAINERD = "containerd"
-    REGISTRY = "registry"
 
 
 def _env(name: str) -> str:
@@ -128,7 +119,7 @@ class Reaching:
             "--node",
             metavar="NODE",
             rich_help_panel=NODES,
-            help="Where a node is: NAME=[USER@]HOST[:PORT]; may be repeated.",
+            help="Where a node is: [CLUSTER/]NAME=[USER@]HOST[:PORT]; may be repeated.",
         ),
     ] = None
 
@@ -215,85 +206,56 @@ def way_of(text: str) -> Way:
         ) from None
 
 
-_NODE = re.compile(r"(?P<name>[^=@\s]+)=(?:(?P<user>[^@\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\s]+)(?::(?P<port>[0-9]+))?")
+_NODE = re.compile(
+    r"(?:(?P<cluster>[^/=@\s]+)/)?(?P<name>[^/=@\s]+)="
+    r"(?:(?P<user>[^@\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\s]+)(?::(?P<port>[0-9]+))?"
+)
 
 
 def _named(present: tuple[dict[str, Any], ...], given: "list[str] | tuple[str, ...]") -> list[dict[str, Any]]:
     """The nodes of the file, each with what an option says of it, then those that it does not name."""
-    named = {node["name"]: dict(node) for node in present}
+    named = {(node["cluster"], node["name"]): dict(node) for node in present}
     for text in given:
         found = _NODE.fullmatch(text)
         if found is None or found["host"].startswith("-") or not 0 < int(found["port"] or 22) < 65536:
             raise UsageError(
                 f"--node {text} is not understood.",
-                observed="It is not of the form NAME=[USER@]HOST[:PORT].",
+                observed="It is not of the form [CLUSTER/]NAME=[USER@]HOST[:PORT].",
                 next="Write it as the cluster names the node, e.g. --node node-a=10.0.0.5:2222.",
             )
+        key = _key(text, found["cluster"] or "", found["name"], named)
         parts = {"host": found["host"].strip("[]"), "user": found["user"], "port": int(found["port"] or 0)}
-        entry = named.setdefault(found["name"], {"name": found["name"]})
-        entry |= {key: value for key, value in parts.items() if value}
+        entry = named.setdefault(key, {"cluster": key[0], "name": key[1]})
+        entry |= {part: value for part, value in parts.items() if value}
     return list(named.values())
 
 
-Bundle = Annotated[Path, typer.Argument(metavar="FILE", help="The bundle.")]
-Since = Annotated[
-    str,
-    typer.Option("--since", metavar="VERSION", help="Leave out the layers that this version has: the site holds it."),
-]
-Held = Annotated[
-    Path | None,
-    typer.Option("--held", metavar="FILE", help="Leave out what the site holds, as `images status --held` wrote it."),
-]
+def _key(text: str, cluster: str, name: str, named: Mapping[tuple[str, str], object]) -> tuple[str, str]:
+    """Which entry of the file is meant: without a cluster the only one of that name."""
+    known = [key for key in named if key[1] == name]
+    if cluster or not known:
+        return cluster, name
+    if len(known) > 1:
+        raise UsageError(
+            f"--node {text} does not say which node is meant.",
+            observed=f"The configuration names it in {' and '.join(key[0] or 'no cluster' for key in known)}.",
+            next=f"Say the cluster too: --node {max(known)[0]}/{text}.",
+        )
+    return known[0]
+
+
 HeldOut = Annotated[
     Path | None, typer.Option("--held", metavar="FILE", help="Write what every node holds to this file, for a bundle.")
 ]
-Out = Annotated[
-    Path | None, typer.Option("--out", metavar="PATH", help="The file, or the folder that it goes to (this one).")
-]
-Sign = Annotated[
-    Path | None, typer.Option("--sign", metavar="KEY", help="Sign it with this private key of OpenSSH: FILE.sig.")
-]
-From = Annotated[
-    Kind | None,
-    typer.Option(
-        "--from",
-        envvar=_env("FROM"),
-        help="docker, containerd or registry; else as the way in the configuration, docker.",
-    ),
-]
-Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a bundle of the same name.")]
 Keep = Annotated[
     int, typer.Option("--keep", min=0, metavar="N", help="Keep N releases more, the newest ones.", show_default=False)
-]
-
-
-class Compression(StrEnum):
-    """How a bundle is written."""
-
-    ZSTD = "zstd"
-    NONE = "none"
-
-
-Compress = Annotated[
-    Compression | None,
-    typer.Option("--compress", help="zstd or none; else zstd where the layers are not compressed already."),
 ]
 ToOptional = Annotated[
     str, typer.Option("--to", envvar=_env("TO"), metavar="VERSION", help="Show what this version would have to bring.")
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class BundleOrder:
-    """What `images bundle` is asked for besides the version."""
-
-    source: Kind | None
-    since: str
-    held: Path | None
-    out: Path | None
-    compress: Compression | None
-    sign: Path | None
-    replace: bool
+_SOURCE = {"docker": "Docker engine", "containerd": "containerd", "registry": "registry"}
 
 
 def with_bundle(settings: InstallationSettings, choices: Choices, file: Path) -> InstallationSettings:
@@ -303,7 +265,7 @@ def with_bundle(settings: InstallationSettings, choices: Choices, file: Path) ->
     if way.source != "bundle":
         raise UsageError(
             f"--way {way} does not begin with a bundle.",
-            observed=f"It takes images from a {way.source}." if way.source else "It moves no images.",
+            observed=f"It takes images from a {_SOURCE[way.source]}." if way.source else "It moves no images.",
             next=f"Take {Way.BUNDLE_TO_NODES} or {Way.BUNDLE_TO_REGISTRY}.",
         )
     return with_images(settings, Choices(**{**choices.chosen, "way": way, "bundle": str(file)}))

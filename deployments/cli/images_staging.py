@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.settings import InstallationSettings
-from deployments.cli.images_options import BundleOrder
+from deployments.cli.images_bundle_options import BundleOrder
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.options import Format

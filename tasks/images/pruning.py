@@ -55,7 +55,7 @@ def all_nodes(connections: Connections) -> tuple[NodeFacts, ...]:
 def extra_nodes(settings: ImageSourceSettings) -> tuple[NodeFacts, ...]:
     """Machines that the settings name and no cluster has, which are to hold the images all the same."""
     named = (node for node in settings.nodes.named if node.extra)
-    return tuple(NodeFacts(name=node.name, runtime=f"{node.runtime}://") for node in named)
+    return tuple(NodeFacts(name=node.name, runtime=f"{node.runtime}://", platform=node.platform) for node in named)
 
 
 def reported(node: NodeFacts) -> tuple[HeldImage, ...]:

@@ -138,6 +138,32 @@ def test_an_option_wins_over_its_variable_and_that_over_the_file(
     ]
 
 
+TWO = """\
+clusters: [{name: near, context: x}, {name: far, context: y}]
+images: {nodes: {named: [{name: a, cluster: near, host: old}, {name: a, cluster: far, host: old}, {name: b, cluster: far, user: me}]}}
+"""
+
+
+def test_nodes_of_one_name_in_two_clusters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(TWO)
+    options = ["--node", "far/a=10.0.0.5:2222", "--node", "b=10.0.0.6", "--node", "near/b=10.0.0.7"]
+    images = chosen("-f", str(file), *options, monkeypatch=monkeypatch)
+    assert [(n.cluster, n.name, n.host, n.port, n.user) for n in images.nodes.named] == [
+        ("near", "a", "old", 0, ""),
+        ("far", "a", "10.0.0.5", 2222, ""),
+        ("far", "b", "10.0.0.6", 0, "me"),
+        ("near", "b", "10.0.0.7", 0, ""),
+    ]
+    assert exit_code_of(app, ["images", "stage", "--to", NEW, "-f", str(file), "--node", "a=10.0.0.5"]) == 2
+    err = capsys.readouterr().err
+    four_parts(err)
+    assert "near and far" in err
+    assert "--node near/a=10.0.0.5" in err
+
+
 def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     options = (
         "--image-prefix harbor.local/apinizer --registry-user r --registry-ca r.pem --plain-http --overwrite "
