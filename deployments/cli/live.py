@@ -1,6 +1,7 @@
 """Shows a run as it goes: rows that move on a terminal, plain lines with the time in a pipe."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -23,6 +24,7 @@ MARK = {
 }
 BAR = 20
 FRAMES = 8  # a second
+PAUSE = 5.0  # seconds between two lines of one subject's amounts; each quarter of it is told besides
 
 
 class Row(NamedTuple):
@@ -38,13 +40,14 @@ class Display:
     What turns up on the way as a part of a row ("images on node-a" of "images") gets a row below it.
     """
 
-    def __init__(self, console: Console, rows: list[Row]) -> None:
-        self._console = console
+    def __init__(self, console: Console, rows: list[Row], clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
         self._rows: dict[str, Event] = {row.subject: Event(row.subject, State.WAITING, "") for row in rows}
         self._kinds = {row.subject: row.kind for row in rows if row.kind}
         self._spinners: dict[str, Spinner] = {}
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=FRAMES, transient=False)
         self._told: dict[str, str] = {}
+        self._amounts: dict[str, tuple[float, int]] = {}  # when one was told, and in which quarter
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -75,9 +78,19 @@ class Display:
             self._rows[event.subject] = event
         elif (whole := event.subject.partition(" on ")[0]) in self._rows:
             self._rows = _with_part(self._rows, whole, event)
-        if not self._console.is_terminal and self._told.get(event.subject) != event.text:
+        if not self._console.is_terminal and self._told.get(event.subject) != event.text and self._due(event):
             self._told[event.subject] = event.text
             self._line(f"{event.subject}: {event.text}", "")
+
+    def _due(self, event: Event) -> bool:
+        if not event.passing:
+            return True
+        now, quarter = self._clock(), int((event.share or 0.0) * 4)
+        then, told = self._amounts.get(event.subject, (now - PAUSE, quarter))
+        if quarter == told and now - then < PAUSE:
+            return False
+        self._amounts[event.subject] = (now, quarter)
+        return True
 
     def _line(self, text: str, style: str) -> None:
         stamp = time.strftime("%H:%M:%S")

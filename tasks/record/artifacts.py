@@ -39,7 +39,8 @@ def keep_table(key: str, rows: Sequence[dict[str, Any]], description: str) -> No
 class Gauge:
     """The progress of one thing, from 0 to 1, with a line of text.
 
-    Updates keep a distance, for the server's sake; the last one is always shown.
+    Updates keep a distance, for the server's sake; the last one is always shown.  It belongs to the run that it was made
+    in, from whatever thread it is moved: a thread of a step's own knows of no run.
     """
 
     def __init__(self, name: str, description: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,14 +48,18 @@ class Gauge:
         self._clock = clock
         self._shown_at = clock()
         self._id: UUID | None = None
-        _writer.put(lambda: self._make(f"progress-{slug(name)}"))
+        self._run = contextvars.copy_context()
+        self._put(lambda: self._make(f"progress-{slug(name)}"))
 
     def show(self, share: float, text: str) -> None:
         """Move it, unless it moved a moment ago and is not done."""
         now = self._clock()
         if share >= 1.0 or now - self._shown_at >= DISTANCE:
             self._shown_at = now
-            _writer.put(lambda: self._update(share, text))
+            self._put(lambda: self._update(share, text))
+
+    def _put(self, act: Act) -> None:
+        _writer.put(act, self._run)
 
     def _make(self, key: str) -> None:
         self._id = cast("UUID", create_progress_artifact(0.0, key=key, description=self._description))
@@ -84,8 +89,8 @@ class _Writer:
         self._thread: threading.Thread | None = None
         self._failures = 0
 
-    def put(self, act: Act) -> None:
-        self._acts.put((contextvars.copy_context(), lambda: self._tried(act)))
+    def put(self, act: Act, context: contextvars.Context | None = None) -> None:
+        self._acts.put((context or contextvars.copy_context(), lambda: self._tried(act)))
         with self._lock:
             if self._thread is None or not self._thread.is_alive():  # a forked process has no thread yet
                 self._thread = threading.Thread(target=self._run, name="artifacts", daemon=True)

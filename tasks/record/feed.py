@@ -27,12 +27,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`subject` is a step of the run ("backup") or a Deployment's key; `share` of it is done, 0 to 1, if known."""
+    """`subject` is a step of the run ("backup") or a Deployment's key; `share` of it is done, 0 to 1, if known.
+
+    `passing` is one of many on the way, such as an amount of bytes: worth a line now and then where lines stay.
+    """
 
     subject: str
     state: State
     text: str
     share: float | None = None
+    passing: bool = False
 
 
 Listener = Callable[[Event], None]

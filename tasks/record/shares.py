@@ -30,7 +30,7 @@ class ShareTold:
             if int(share * 20) == self._part and now - self._at < DISTANCE:
                 return
             self._part, self._at = int(share * 20), now
-        publish(Event(self._subject, State.RUNNING, text, share))
+        publish(Event(self._subject, State.RUNNING, text, share, passing=True))
         if self._gauge is not None:
             self._gauge.show(share, text)
 
