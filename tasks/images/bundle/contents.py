@@ -132,7 +132,7 @@ def _images_of(name: str, there: Descriptor, blobs: Mapping[str, Member], depth:
 def _names_config(content: bytes) -> bool:
     try:
         return isinstance(json.loads(content)["config"]["digest"], str)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
 
@@ -153,24 +153,33 @@ def _require_layers(images: Sequence[Image], known: frozenset[str]) -> None:
 
 def _saved_images(members: Members) -> Iterator[Image]:
     """The images of `docker save` (moby: image/tarexport, the entries of manifest.json)."""
-    try:
-        listed: Any = json.loads(_content(members, FOR_DOCKER))
-        entries = [(each["Config"], list(each.get("RepoTags") or []), list(each["Layers"])) for each in listed]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise damaged("its manifest.json cannot be read") from None
-    for config_path, tags, paths in entries:
-        member = _resolve(members, str(config_path))
-        told = posixpath.basename(str(config_path)).removesuffix(".json")
+    for config_path, tags, paths in _entries(_content(members, FOR_DOCKER)):
+        member = _resolve(members, config_path)
+        told = posixpath.basename(config_path).removesuffix(".json")
         if len(told) == 64 and member.digest != f"sha256:{told}":
             raise damaged(f"the bytes of {config_path} are not those of its name")
-        content = _kept(member, str(config_path))
-        config = parse_config(content, str(config_path))
+        content = _kept(member, config_path)
+        config = parse_config(content, config_path)
         if len(config.diff_ids) != len(paths):
             raise damaged(f"{config_path} has {len(config.diff_ids)} layers, the archive has {len(paths)} for it")
-        layers = tuple(_saved_layer(members, str(p), d) for p, d in zip(paths, config.diff_ids, strict=True))
-        for reference in filter(None, (ImageReference.find(str(tag)) for tag in tags)):
+        layers = tuple(_saved_layer(members, p, d) for p, d in zip(paths, config.diff_ids, strict=True))
+        for reference in filter(None, (ImageReference.find(tag) for tag in tags)):
             name = reference.normal
             yield Image(name, name, config.platform, member.digest, layers, config_content=content)
+
+
+def _entries(content: bytes) -> list[tuple[str, list[str], list[str]]]:
+    """The path of the config, the names and the paths of the layers, of each image in `manifest.json`."""
+    try:
+        listed: Any = json.loads(content)
+        found = [(each["Config"], each.get("RepoTags") or [], each["Layers"]) for each in listed]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise damaged("its manifest.json cannot be read") from None
+    for config_path, tags, paths in found:
+        lists = isinstance(tags, list) and isinstance(paths, list)
+        if not lists or not all(isinstance(text, str) for text in (config_path, *tags, *paths)):
+            raise damaged("its manifest.json is not as `docker save` writes it")
+    return found
 
 
 def _saved_layer(members: Members, path: str, diff_id: str) -> Layer:

@@ -66,8 +66,8 @@ class Opened:
             raise _unopened(self.path, problem) from None
         except UpgradeError as problem:
             raise type(problem)(
-                problem.happened.replace("The file", str(self.path), 1),
-                observed=problem.observed, safe=problem.safe, next=problem.next,
+                _printable(problem.happened.replace("The file", str(self.path), 1)),
+                observed=_printable(problem.observed), safe=problem.safe, next=_printable(problem.next),
             ) from None  # fmt: skip
 
     def _inspect(self, progress: Progress, stop: Stop) -> tuple[Contents, str]:
@@ -137,6 +137,11 @@ def _first(body: StreamedBody) -> bytes:
     except UpgradeError:
         pass
     return found
+
+
+def _printable(text: str) -> str:
+    """A text that any terminal can encode: what an archive says may hold bytes that are no UTF-8, halves of pairs."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _state(of: os.stat_result) -> tuple[int, int, int]:

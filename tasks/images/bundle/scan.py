@@ -15,6 +15,7 @@ from typing import Final
 from tasks.images.bundle.body import damaged
 from tasks.images.bundle.form import SEAL
 from tasks.images.layout import tar_member
+from tasks.images.saved.pax import ArchiveError, pax_records
 
 BLOCK: Final = tarfile.BLOCKSIZE
 SMALL: Final = 4 * 1024 * 1024
@@ -173,16 +174,9 @@ def _path(name: str) -> str:
 
 
 def _pax(content: bytes) -> dict[str, str]:
-    """The records of a pax header that say where a member is and how large: `LENGTH KEY=VALUE\\n`."""
-    found: dict[str, str] = {}
-    while content:
-        length, blank, _ = content.partition(b" ")
-        if not blank or not length.isdigit() or not len(length) < int(length) <= len(content):
-            raise damaged("an extension header in it is broken")
-        record, content = content[len(length) + 1 : int(length) - 1], content[int(length) :]
-        key, _, value = record.partition(b"=")
-        if key in (b"path", b"linkpath", b"size"):
-            found[key.decode()] = value.decode("utf-8", "surrogateescape")
-        if (key == b"size" and not value.isdigit()) or key.startswith(b"GNU.sparse"):
-            raise damaged("an extension header in it is broken")
-    return found
+    """What a pax header says of where a member is and how large; raise `DamagedArchiveError`."""
+    try:
+        records = pax_records(content)
+    except ArchiveError as problem:
+        raise damaged(f"an extension header in it is broken ({problem})") from None
+    return {key: records[key] for key in ("path", "linkpath", "size") if key in records}

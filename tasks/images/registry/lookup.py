@@ -72,7 +72,7 @@ def _json_tags(answer: Answer) -> list[str]:
     try:
         told = json.loads(answer.body).get("tags") or []
         return [str(tag) for tag in told]
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return []
 
 

@@ -74,7 +74,8 @@ class RegistryTarget:
                 raise BlockedError(
                     f"{image.name} is another image at {self._name} already.",
                     observed=f"There: {there}; at the source: {image.config}.",
-                    next="If the one there is right, take the images from there; else allow it to be overwritten.",
+                    next="If the one there is right, take the images from there; else allow it to be replaced: "
+                    "--overwrite, or images.overwrite in the configuration.",
                 )
 
     def inlet(self, images: Sequence[Image], need: Need, holdings: Holdings) -> RegistryInlet:

@@ -8,6 +8,10 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tasks.images.saved.pax import ArchiveError, pax_records, whole_number
+
+__all__ = ["ArchiveError", "CutShortError", "Entry", "Tape"]
+
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_NAME = 1 << 20  # A longer name or pax header is no archive of images.
 _TAIL = 4096  # Enough for an engine's message at the end of a stream that it broke off.
@@ -16,10 +20,6 @@ _REGULAR = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
 _WITHOUT_DATA = frozenset(
     {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
 )
-
-
-class ArchiveError(Exception):
-    """The bytes are no tar archive; the text says where and why."""
 
 
 class CutShortError(ArchiveError):
@@ -62,7 +62,7 @@ class Tape:
             info = self._header(block)
             self._left, self._padding = info.size, -info.size % _BLOCK
             if info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-                told |= _pax(self.content(_LONGEST_NAME))
+                told |= pax_records(self.content(_LONGEST_NAME))
             elif info.type == tarfile.GNUTYPE_LONGNAME:
                 told["path"] = _text(self.content(_LONGEST_NAME))
             elif info.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
@@ -80,10 +80,11 @@ class Tape:
         return b"".join(self.chunks())
 
     def _entry(self, info: tarfile.TarInfo, told: dict[str, str]) -> Entry:
-        if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in told):
+        if info.type == tarfile.GNUTYPE_SPARSE:
             raise ArchiveError(f"a sparse file at {self.passed}")
         if "size" in told:
-            self._left, self._padding = _number(told["size"]), -_number(told["size"]) % _BLOCK
+            self._left = whole_number(told["size"])
+            self._padding = -self._left % _BLOCK
         if info.type in _WITHOUT_DATA:
             self._left = self._padding = 0
         return Entry(told.get("path", info.name).removeprefix("./"), self._left, info.type in _REGULAR)
@@ -135,27 +136,5 @@ class Tape:
         self._tail = ended[-_TAIL:] if len(ended) >= _TAIL else (self._tail + ended)[-_TAIL:]
 
 
-def _pax(content: bytes) -> dict[str, str]:
-    """The records of a pax header: `LENGTH KEY=VALUE\\n`, the length being the whole record's (POSIX pax)."""
-    records: dict[str, str] = {}
-    at = 0
-    while at < len(content):
-        blank = content.find(b" ", at)
-        length = _number(content[at:blank].decode("ascii", "replace")) if blank > at else 0
-        record = content[blank + 1 : at + length]
-        key, equals, value = record[:-1].partition(b"=")
-        if length <= blank - at or len(record) != at + length - blank - 1 or not record.endswith(b"\n") or not equals:
-            raise ArchiveError("a pax header that is not as POSIX has it")
-        records[_text(key)] = _text(value)
-        at += length
-    return records
-
-
 def _text(content: bytes) -> str:
     return content.rstrip(b"\0").decode("utf-8", "surrogateescape")
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise ArchiveError(f"{text[:40]!r} where a number is expected")
-    return int(text)

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from blocks.image_settings import ImageSourceSettings
 from tasks.domain.errors import UsageError
+from tasks.domain.reference import ImageReference
 from tasks.images.bundle import Base, BundleSource, HeldList, MissingBaseError, read_held, verify_bundle, write_bundle
 from tasks.images.missing import need_of
 from tasks.images.model import HeldBlob, Holdings, Image
+from tasks.images.opening import Opened
+from tasks.images.staging import weigh
+from tasks.images.surveying import Look
 from tests.tasks.images.bundle.shelf import AT, Shelf, everything, layer_of, release
 
 BOTH = pytest.mark.parametrize("engine", [True, False])
@@ -85,6 +90,26 @@ def test_a_site_without_the_base_is_told_so_and_gets_nothing(tmp_path: Path) -> 
         assert caught.value.exit_code == 3
         with pytest.raises(MissingBaseError, match=r"2025\.04\.3"):
             next(source.read(source.images, needs["node-b"].layers))
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+def test_a_run_asks_the_bundle_before_it_sends_anything(tmp_path: Path, *, lacking: bool) -> None:
+    shelf, old, new = two_releases(engine=False)
+    write_bundle(shelf, new, tmp_path / "b", version="2025.07.0", made_at=AT, held=Base.of_images("2025.04.3", old))
+    opened = Opened(
+        ImageSourceSettings.model_validate({"way": "bundle-to-nodes", "source": {"bundle": str(tmp_path / "b")}})
+    )
+    images = opened.source().find([ImageReference.parse(image.name) for image in new], None)
+    held = Holdings() if lacking else holding(shelf, old, plain=False)
+    look = Look("node-b", "node-b (containerd)", images, held, need_of(images, held))
+    try:
+        if lacking:
+            with pytest.raises(MissingBaseError, match=r"node-b \(containerd\) lacks 1"):
+                weigh(opened, [look])
+        else:
+            assert weigh(opened, [look]) == (look,)
+    finally:
+        opened.close()
 
 
 def test_a_list_counts_what_all_targets_hold(tmp_path: Path) -> None:

@@ -233,6 +233,11 @@ CONFIG_PATH = digest_of(config()).removeprefix("sha256:")
         (old_save, changed(CONFIG_PATH, b"linux", b"xunil"), "not those of its name"),
         (old_save, changed("manifest.json", b"Layers", b"Lavers"), "cannot be read"),
         (old_save, changed("manifest.json", b'"Layers": [', b'"Layers": ["x", '), "layers"),
+        (old_save, changed("manifest.json", b"[", b"[" * 200_000), "cannot be read"),
+        (old_save, changed("manifest.json", b"[" + b'"apinizercloud', b'[1, "apinizercloud'), "not as `docker save`"),
+        (old_save, changed("manifest.json", b'["apinizercloud/worker:1", "a/other:2"]', b'"abc"'), "not as `docker"),
+        (old_save, changed("manifest.json", b'"Config": "', b'"Config": "\\ud800'), "\\ud800"),
+        (one_image, changed("index.json", b"{", b"[" * 200_000), "no JSON"),
     ],
 )
 def test_what_does_not_fit_together(tmp_path: Path, files: Any, change: Any, why: str) -> None:
@@ -240,6 +245,7 @@ def test_what_does_not_fit_together(tmp_path: Path, files: Any, change: Any, why
     with pytest.raises(UpgradeError) as caught:
         verify_bundle(path)
     assert why in str(caught.value)
+    assert str(caught.value).encode(), "it can be printed"
     with BundleSource(path) as source, pytest.raises(type(caught.value)):
         next(source.read((), frozenset()))
 
