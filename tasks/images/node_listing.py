@@ -1,7 +1,7 @@
 """What a node's runtime prints about its images and containers, as values.  Pure.
 
-Sources: containerd's `ctr images ls`, `ctr images check` and `ctr containers ls` (cmd/ctr/commands), which print aligned
-columns and nothing else; Docker's `--format '{{json .}}'`, one object a line (docker/cli, cli/command/formatter).
+What `ctr` prints is read in `containerd.listing`; Docker's `--format '{{json .}}'`, one object a line, here
+(docker/cli, cli/command/formatter).
 """
 
 import json
@@ -10,42 +10,41 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.domain.reference import ImageReference
+from tasks.images.containerd.holding import Whole, image_at
+from tasks.images.containerd.listing import PINNED, Looked, parse_containers
+from tasks.images.model import DEFAULT_PLATFORM
 from tasks.images.prune import HeldImage, ImageUse
 
-PINNED = "io.cri-containerd.pinned=pinned"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DECIMAL = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BINARY_SIZE = re.compile(r"([0-9.]+) ([KMGT]i)?B\b")
 _DECIMAL_SIZE = re.compile(r"([0-9.]+)([kKMGT]?B)")
 
 
-def containerd_images(listed: str, checked: str = "") -> tuple[HeldImage, ...]:
-    """The images of a containerd namespace, one for each digest, from `images ls` and `images check`.
+def containerd_images(looked: Looked) -> tuple[HeldImage, ...]:
+    """The images of a containerd namespace, one for each digest that a name points at.
 
-    Without what `check` says of a name it counts as complete.
+    Sizes are exact where the image is complete, as ctr rounds them where it is not.
     """
-    whole = {name: " complete (" in line for name, line in _lines(checked)}
     names: dict[str, list[str]] = {}
-    facts: dict[str, tuple[int, bool, bool]] = {}
-    for name, line in _lines(listed):
-        # The name may be a digest itself (`sha256:<config>`): the digest column is the last one.
-        digests = _DIGEST.findall(line[len(name) :])
-        if not digests:
-            continue
-        digest = digests[0]
-        names.setdefault(digest, []).append(name)
-        size, pinned, complete = facts.get(digest, (0, False, True))
-        facts[digest] = (max(size, _binary(line)), pinned or PINNED in line, complete and whole.get(name, True))
-    return tuple(
-        HeldImage(digest, tuple(sorted(found)), *facts[digest])
-        for digest, found in sorted(names.items(), key=lambda item: sorted(item[1]))
-    )
+    for name, named in looked.names.items():
+        names.setdefault(named.digest, []).append(name)
+    held = (_containerd_image(looked, digest, tuple(sorted(found))) for digest, found in names.items())
+    return tuple(sorted(held, key=lambda image: image.names))
+
+
+def _containerd_image(looked: Looked, digest: str, names: tuple[str, ...]) -> HeldImage:
+    named = [looked.names[name] for name in names]
+    found = image_at(looked, names[0], looked.platform or DEFAULT_PLATFORM)
+    pinned = any(each.labels.get(PINNED) == "pinned" for each in named)
+    if isinstance(found, Whole):
+        size = found.manifest.config.size + sum(layer.size for layer in found.manifest.layers)
+        return HeldImage(digest, names, size, pinned)
+    return HeldImage(digest, names, max(each.size for each in named), pinned, complete=False)
 
 
 def containerd_use(containers: str) -> ImageUse:
     """What the containers of the namespace were made from, running or not: by name, or by the digest it was named."""
-    used = [line.split()[1] for _, line in _lines(containers) if len(line.split()) > 1]
-    return use_of(used, "a container on the node is made from it")
+    return use_of(parse_containers(containers), "a container on the node is made from it")
 
 
 def docker_images(listed: str) -> tuple[HeldImage, ...]:
@@ -85,20 +84,8 @@ def _normal(text: str) -> str:
     return reference.normal if reference else ""
 
 
-def _lines(table: str) -> Sequence[tuple[str, str]]:
-    """The first word of each line below the heading, and the line."""
-    rows = [line for line in table.splitlines() if line.strip()]
-    return [(row.split()[0], row) for row in rows if not row.startswith(("REF ", "CONTAINER "))]
-
-
 def _objects(text: str) -> Sequence[Mapping[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-
-def _binary(line: str) -> int:
-    found = _BINARY_SIZE.search(line)
-    powers = {"": 0, "Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4}
-    return int(float(found[1]) * 1024 ** powers[found[2] or ""]) if found else 0
 
 
 def _decimal(text: str) -> int:

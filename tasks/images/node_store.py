@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tasks.domain.errors import UpgradeError
+from tasks.domain.placement import NodeFacts
 from tasks.images import node_listing as listing
+from tasks.images.containerd.listing import Looked
+from tasks.images.containerd.looking import look_at_kubelets
+from tasks.images.containerd.script import CONTAINERS, REMOVE, Ctr
 from tasks.images.prune import HeldImage, ImageUse
-from tasks.images.remote.ssh import Ran, Remote
+from tasks.images.remote import Ran, Remote
 
 SECONDS = 120.0
 SOME_LEFT = "What was removed before this stays removed; nothing that is in use was."
@@ -29,29 +33,45 @@ class NodeStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class ContainerdStore:
-    """A containerd namespace (the kubelet's is k8s.io); `address` is its socket where it is not the usual one."""
+    """A containerd namespace (the kubelet's is k8s.io); `address` is its socket where it is not the usual one.
 
-    remote: Remote
-    address: str = ""
-    namespace: str = "k8s.io"
+    With `node` it must be the containerd of that node's kubelet, and is looked for where no socket is given.
+    """
+
+    def __init__(
+        self, remote: Remote, address: str = "", namespace: str = "k8s.io", node: NodeFacts | None = None
+    ) -> None:
+        self._ctr = Ctr(remote, address, namespace)
+        self._node = node
+        self._settled = node is None
 
     def images(self) -> tuple[HeldImage, ...]:
-        return listing.containerd_images(self._ctr("images", "ls"), self._ctr("images", "check"))
+        return listing.containerd_images(self._look())
 
     def used(self) -> ImageUse:
-        return listing.containerd_use(self._ctr("containers", "ls"))
+        self._settle()
+        return listing.containerd_use(self._run(CONTAINERS))
 
     def remove(self, images: Sequence[HeldImage]) -> None:
-        names = [name for image in images for name in image.names]
-        if names:
-            # With --sync it returns when the content is gone, not when it might be collected.
-            self._ctr("images", "rm", "--sync", *names)
+        if names := [name for image in images for name in image.names]:
+            self._settle()
+            self._run(REMOVE, *names)
 
-    def _ctr(self, *words: str) -> str:
-        address = ("--address", self.address) if self.address else ()
-        return _output(self.remote, ["ctr", *address, "--namespace", self.namespace, *words])
+    def _settle(self) -> None:
+        """Make sure of whose containerd it is, which may be known only by what it holds."""
+        if not self._settled:
+            self._look()
+
+    def _look(self) -> Looked:
+        self._ctr, looked = look_at_kubelets(self._ctr, self._ctr.remote.host.name, self._node)
+        self._settled = True
+        return looked
+
+    def _run(self, script: str, *words: str) -> str:
+        ran = self._ctr.remote.run(self._ctr.command(script, *words), timeout=SECONDS, sudo=False)
+        what = ["ctr", "-n", self._ctr.namespace, "images", "rm" if script == REMOVE else "ls"]
+        return _output(self._ctr.remote, what, ran)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +92,7 @@ class DockerStore:
             self._docker("rmi", *names)
 
     def _docker(self, *words: str) -> str:
-        return _output(self.remote, ["docker", *words])
+        return _output(self.remote, ["docker", *words], self.remote.run(["docker", *words], timeout=SECONDS))
 
 
 def still_there(store: NodeStore, removed: Iterable[HeldImage]) -> tuple[str, ...]:
@@ -81,8 +101,7 @@ def still_there(store: NodeStore, removed: Iterable[HeldImage]) -> tuple[str, ..
     return tuple(name for image in removed for name in image.names if name in present)
 
 
-def _output(remote: Remote, argv: Sequence[str]) -> str:
-    ran = remote.run(argv, timeout=SECONDS)
+def _output(remote: Remote, argv: Sequence[str], ran: Ran) -> str:
     if ran.code != 0:
         raise _failed(remote, argv, ran)
     return ran.stdout.decode(errors="replace")

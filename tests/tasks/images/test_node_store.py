@@ -1,5 +1,6 @@
 """What runtimes print, read; and the commands that ask them, run here on stand-ins that print the same."""
 
+import json
 import os
 import stat
 import sys
@@ -7,28 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.domain.errors import UpgradeError
-from tasks.images.node_listing import containerd_images, containerd_use, docker_images, docker_use, use_of
+from tasks.domain.errors import BlockedError, UpgradeError
+from tasks.domain.placement import NodeFacts
+from tasks.images.model import digest_of
+from tasks.images.node_listing import docker_images, docker_use, use_of
 from tasks.images.node_store import ContainerdStore, DockerStore, still_there
+from tasks.images.prune import HeldImage, ImageUse
 from tasks.images.remote import Host, Remote
+from tests.tasks.images.containerd.standin import Store, wrapper
 
-# As `ctr` of containerd 1.6.20 prints them on a node (names of digests shortened here are whole there).
+HERE = Remote(Host("this machine"))
 A, B, C = "a" * 64, "b" * 64, "c" * 64
-IMAGES = f"""\
-REF                                     TYPE                                                 DIGEST                                                                  SIZE      PLATFORMS   LABELS                          
-docker.io/apinizercloud/cache:2025.04.3 application/vnd.docker.distribution.manifest.v2+json sha256:{A} 133.2 MiB linux/amd64 io.cri-containerd.image=managed,io.cri-containerd.pinned=pinned 
-nexus.local:5000/apinizercloud/cache:1  application/vnd.docker.distribution.manifest.v2+json sha256:{A} 133.2 MiB linux/amd64 io.cri-containerd.image=managed 
-docker.io/realcluster/pause:1           application/vnd.oci.image.manifest.v1+json           sha256:{B} 751.3 KiB linux/amd64,linux/arm64 io.cri-containerd.image=managed 
-docker.io/half/there:1                  application/vnd.oci.image.index.v1+json              sha256:{"d" * 64} -         -           - 
-sha256:{C} application/vnd.docker.distribution.manifest.v2+json sha256:{A} 133.2 MiB linux/amd64 io.cri-containerd.image=managed 
-"""  # noqa: W291 - ctr ends its lines so
-CHECKED = f"""\
-REF                                     TYPE                                                 DIGEST                                                                  STATUS         SIZE                UNPACKED 
-docker.io/apinizercloud/cache:2025.04.3 application/vnd.docker.distribution.manifest.v2+json sha256:{A} complete (5/5) 133.2 MiB/133.2 MiB true
-nexus.local:5000/apinizercloud/cache:1  application/vnd.docker.distribution.manifest.v2+json sha256:{A} complete (5/5) 133.2 MiB/133.2 MiB true
-docker.io/realcluster/pause:1           application/vnd.oci.image.manifest.v1+json           sha256:{B} incomplete (1/2) 1.9 KiB/750.9 KiB false
-sha256:{C} application/vnd.docker.distribution.manifest.v2+json sha256:{A} complete (5/5) 133.2 MiB/133.2 MiB true
-"""  # noqa: W291
 CONTAINERS = f"""\
 CONTAINER                                                           IMAGE                                            RUNTIME                  
 {A}    docker.io/realcluster/pause:1                    io.containerd.runc.v2    
@@ -37,30 +27,77 @@ CONTAINER                                                           IMAGE       
 """  # noqa: W291
 
 
-def test_a_containerd_tells_its_images_by_digest_with_all_their_names() -> None:
-    cache, half, pause = containerd_images(IMAGES, CHECKED)
-    assert cache.names == (
-        "docker.io/apinizercloud/cache:2025.04.3",
-        "nexus.local:5000/apinizercloud/cache:1",
-        f"sha256:{C}",
-    )
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A containerd that `ctr` on PATH speaks to."""
+    monkeypatch.setenv("PATH", f"{wrapper(tmp_path)}:{os.environ['PATH']}")
+    return Store(tmp_path)
+
+
+CACHE, ELSEWHERE, HALF = (
+    "docker.io/apinizercloud/cache:1",
+    "nexus.local:5000/apinizercloud/cache:1",
+    "docker.io/half/there:1",
+)
+
+
+def test_a_containerd_tells_its_images_by_digest_with_all_their_names(store: Store) -> None:
+    digest, half = store.add(CACHE, [b"a" * 4000, b"b"]), store.add(HALF, [b"c" * 1000])
+    store.name(ELSEWHERE, digest, labels={"io.cri-containerd.pinned": "pinned"})
+    # The kubelet's side of containerd names an image's config, too.
+    config = json.loads((store.blobs / digest[7:]).read_bytes())["config"]
+    store.name(config["digest"], digest)
+    store.forget(digest_of(b"c" * 1000))
+    there, cache = ContainerdStore(HERE).images()[::-1]
+    assert cache.names == (CACHE, ELSEWHERE, config["digest"])
     assert cache.tagged == cache.names[:2]
-    assert cache.digests == {f"sha256:{A}", f"sha256:{C}"}
-    assert (cache.pinned, cache.complete, cache.size) == (True, True, int(133.2 * 1024 * 1024))
-    assert (pause.digest, pause.pinned, pause.complete, pause.size) == (f"sha256:{B}", False, False, int(751.3 * 1024))
-    assert (half.names, half.size) == (("docker.io/half/there:1",), 0)
+    assert cache.digests == {digest, config["digest"]}
+    assert (cache.pinned, cache.complete, cache.size) == (True, True, 4001 + config["size"])
+    assert (there.digest, there.pinned, there.complete, there.size) == (half, False, False, int(133.2 * 1024 * 1024))
 
 
-def test_an_empty_containerd() -> None:
-    assert containerd_images("REF TYPE DIGEST SIZE PLATFORMS LABELS \n") == ()
-    assert containerd_images("") == ()
-    assert containerd_use("CONTAINER    IMAGE    RUNTIME    \n").names == {}
+def test_an_empty_containerd(store: Store) -> None:
+    assert ContainerdStore(HERE).images() == ()
+    assert ContainerdStore(HERE).used() == ImageUse()
 
 
-def test_containers_use_images_by_name_or_by_digest() -> None:
-    use = containerd_use(CONTAINERS)
+def test_containers_use_images_by_name_or_by_digest(store: Store) -> None:
+    (store.folder / "containers").write_text(CONTAINERS)
+    use = ContainerdStore(HERE).used()
     assert set(use.names) == {"docker.io/realcluster/pause:1"}
     assert set(use.digests) == {f"sha256:{C}"}
+
+
+def test_only_the_kubelets_containerd_is_asked_and_told(store: Store) -> None:
+    """What another one holds is not what the node's pods run from."""
+    store.add(CACHE, [b"a"])
+    node = NodeFacts("node-a", runtime="containerd://1.7.11-k3s2")
+    containerd = ContainerdStore(HERE, node=node)
+    for each in (containerd.images, containerd.used, lambda: containerd.remove([HeldImage("x", (CACHE,))])):
+        with pytest.raises(BlockedError, match="not the one of its kubelet"):
+            each()
+    assert set(store.state()["images"]) == {CACHE}
+
+
+def test_ctr_is_run_as_root_by_its_full_path_where_rke2_has_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for bringing images: sudo's own PATH is shorter than the user's."""
+    store.add(CACHE, [b"a"])
+    (tmp_path / "root").mkdir()
+    sudo = tmp_path / "root" / "sudo"
+    sudo.write_text(
+        f'#!/bin/sh\n[ "$1" = -n ] || exit 9\nshift\necho "$1" >>{tmp_path}/noted\nPATH=/usr/bin:/bin exec "$@"\n'
+    )
+    sudo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sudo.parent}:{os.environ['PATH']}")
+    containerd = ContainerdStore(Remote(Host("node-a", sudo=True)))
+    assert [image.names for image in containerd.images()] == [(CACHE,)]
+    assert containerd.used() == ImageUse()
+    containerd.remove(containerd.images())
+    assert containerd.images() == ()
+    ran = (tmp_path / "noted").read_text().splitlines()
+    assert {word for word in ran if "ctr" in word} == {f"{tmp_path}/bin/ctr"}
 
 
 ENGINE = f"""\
@@ -118,31 +155,38 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return put
 
 
-HERE = Remote(Host("this machine"))
+def test_containerd_is_asked_and_told_in_its_namespace(store: Store) -> None:
+    for name in (CACHE, ELSEWHERE, HALF):
+        store.add(name, [name.encode()])
+    containerd = ContainerdStore(HERE, "/run/k3s/containerd.sock", "of-its-own")
+    held = containerd.images()
+    containerd.remove(held[:2])
+    assert containerd.images() == held[2:]
+    assert still_there(containerd, held) == held[2].names
+    calls = [line.split() for line in (store.folder / "calls").read_text().splitlines()]
+    assert all(call[:2] == ["-a", "/run/k3s/containerd.sock"] for call in calls)
+    assert all(call[call.index("-n") + 1] == "of-its-own" for call in calls)
+    (removed,) = [call for call in calls if "rm" in call]
+    assert removed[removed.index("rm") :] == ["rm", "--sync", *held[0].names, *held[1].names]
 
 
-def test_containerd_is_asked_and_told_in_its_namespace(tool, tmp_path: Path) -> None:
-    (tmp_path / "images").write_text(IMAGES)
-    (tmp_path / "checked").write_text(CHECKED)
-    calls = tool("ctr", "print((folder / ('checked' if 'check' in words else 'images')).read_text())")
-    store = ContainerdStore(HERE, "/run/k3s/containerd.sock", "k8s.io")
-    images = store.images()
-    store.remove(images[:1])
-    head = "--address /run/k3s/containerd.sock --namespace k8s.io images"
-    assert calls.read_text().splitlines() == [
-        f"{head} ls",
-        f"{head} check",
-        f"{head} rm --sync {' '.join(images[0].names)}",
-    ]
-    # This one removes nothing, and that is seen.
-    assert still_there(store, images[:1]) == images[0].names
+def test_a_name_that_does_not_go_is_told(store: Store) -> None:
+    store.add(CACHE, [b"a"])
+    store.add(HALF, [b"b"])
+    (store.folder / "busy").write_text(CACHE)
+    containerd = ContainerdStore(HERE)
+    with pytest.raises(UpgradeError, match="could not remove images") as failed:
+        containerd.remove(containerd.images())
+    assert "it is busy" in failed.value.observed
+    assert [image.names for image in containerd.images()] == [(CACHE,)]
 
 
-def test_nothing_to_remove_calls_nothing(tool, tmp_path: Path) -> None:
-    calls = tool("ctr", "")
+def test_nothing_to_remove_calls_nothing(store: Store, tool) -> None:
+    calls = tool("docker", "")
     ContainerdStore(HERE).remove([])
     DockerStore(HERE).remove([])
     assert not calls.exists()
+    assert not (store.folder / "calls").exists()
 
 
 def test_docker_removes_by_names_and_never_by_force(tool, tmp_path: Path) -> None:

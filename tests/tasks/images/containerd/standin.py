@@ -7,7 +7,8 @@ no name.  What a killed import has taken in stays; what an import that fails has
 
 The folder holds `blobs/sha256/*`, `state.json` ({labels: {digest: {}}, images: {name: [digest, type, labels]}}), and,
 where the test wants them, `version`, `no-root` (the store's place is not told), `fail` (words and exit code of every
-call), `slow` (seconds that an import waits at its end).
+call), `slow` (seconds that an import waits at its end), `containers` (what `containers ls` prints), `busy` (a name
+that `images rm` does not let go).
 """
 
 import hashlib
@@ -139,6 +140,7 @@ version) echo "Client:"; echo "  Version:  9.9"; echo; echo "Server:"; echo "  V
   "content get") grep -q "^$3" "$folder/content" || {{ echo "ctr: content $3: not found" >&2; exit 1; }}
     cat "$folder/io.containerd.content.v1.content/blobs/sha256/${{3#sha256:}}";;
   "images ls") cat "$folder/images";;
+  "containers ls") cat "$folder/containers" 2>/dev/null || echo "CONTAINER    IMAGE    RUNTIME    ";;
   *) exec "{python}" -IS "{module}" "$folder" "$@";;
   esac;;
 esac
@@ -156,7 +158,21 @@ def wrapper(folder: Path) -> Path:
 
 def main(folder: Path, words: list[str]) -> int:
     store = Store(folder)
+    if words[:2] == ["images", "rm"]:
+        return do_images_rm(store, [word for word in words[2:] if word != "--sync"])
     return do_images_label(store, words[2:]) if words[:2] == ["images", "label"] else do_images_import(store)
+
+
+def do_images_rm(store: Store, names: list[str]) -> int:
+    """Their blobs stay, as long as nobody collects them; `busy` holds the name that is not let go."""
+    state, busy = store.state(), (store.folder / "busy").read_text() if (store.folder / "busy").exists() else ""
+    for name in names:
+        if name == busy:
+            print(f"ctr: unable to delete {name}: it is busy", file=sys.stderr)
+        else:
+            state["images"].pop(name, None)
+    store.save(state)
+    return int(busy in names)
 
 
 def do_images_label(store: Store, words: list[str]) -> int:
