@@ -37,7 +37,7 @@ def read_use(api: KubernetesApi) -> ImageUse:
     for path, place in _MAKERS.items():
         if path in served:
             use = use.joined(templates_use(_all(api, path), place))
-    # A ReplicaSet without pods is history; one with them is in the pods, or is about to be.
+    # A Deployment's ReplicaSet without pods is history; one with them is in the pods, or is about to be.
     return use.joined(templates_use([rs for rs in _all(api, _REPLICASETS) if _wanted(rs)], ("spec", "template")))
 
 
@@ -124,6 +124,8 @@ def _ran(status: JsonObject) -> Iterator[str]:
 
 
 def _wanted(replicaset: JsonObject) -> bool:
+    if not controller(replicaset):
+        return True  # somebody's own, who scales it up again as they would a Deployment
     spec, status = replicaset.get("spec") or {}, replicaset.get("status") or {}
     return bool(spec.get("replicas", 1) or status.get("replicas", 0))
 

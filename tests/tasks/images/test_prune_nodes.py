@@ -84,8 +84,7 @@ def pod(version: str, kind: str = "containers") -> tuple[str, Json]:
 
 
 def maker(kind: str, version: str, owner: Json | None = None, replicas: int = 0) -> tuple[str, Json]:
-    labels = {"app": "somebody"}
-    space = "test" if owner else "default"
+    labels, space = {"app": "somebody"}, "test" if owner else "default"
     template = {
         "metadata": {"labels": labels},
         "spec": {"containers": [{"name": "worker", "image": f"apinizercloud/worker:{version}"}]},
@@ -100,6 +99,19 @@ def maker(kind: str, version: str, owner: Json | None = None, replicas: int = 0)
             **({} if kind == "DaemonSet" else {"replicas": replicas}),
         },
     }
+
+
+def history(world: World, version: str, revision: int) -> tuple[str, Json]:
+    """What a Deployment of the installation was before."""
+    deployment = world.deployments()["test/worker"]
+    uid = deployment["metadata"]["uid"]
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker", "uid": uid, "controller": True}
+    path, thing = maker("ReplicaSet", version, owner)
+    name = deployment["spec"]["template"]["spec"]["containers"][0]["name"]
+    thing["spec"]["template"]["spec"]["containers"][0]["name"] = name
+    thing["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": str(revision)}
+    thing["metadata"]["name"] = f"worker-{revision}"
+    return path, thing
 
 
 def test_what_nobody_uses_goes_and_what_is_shown_is_removed(sandbox: Sandbox, shelves: dict[str, Shelf]) -> None:
@@ -123,6 +135,7 @@ def test_what_nobody_uses_goes_and_what_is_shown_is_removed(sandbox: Sandbox, sh
         pytest.param(maker("StatefulSet", OLDEST), "default/somebody names it", id="StatefulSet without pods"),
         pytest.param(maker("DaemonSet", OLDEST), "default/somebody names it", id="DaemonSet"),
         pytest.param(maker("ReplicaSet", OLDEST, replicas=1), "default/somebody", id="ReplicaSet that makes pods"),
+        pytest.param(maker("ReplicaSet", OLDEST), "default/somebody names it", id="somebody's ReplicaSet without pods"),
     ],
 )
 def test_what_somebody_in_the_cluster_uses_stays_on_every_node(
@@ -139,8 +152,9 @@ def test_what_somebody_in_the_cluster_uses_stays_on_every_node(
 def test_a_history_that_no_pod_is_left_of_does_not_hold_an_image(
     sandbox: Sandbox, world: World, shelves: dict[str, Shelf]
 ) -> None:
-    with there(world, *maker("ReplicaSet", OLDEST)):
-        assert OLDEST not in stays(judged(connections(sandbox.kubeconfig))["node-a"])
+    path, last = history(world, OLDER, 2)
+    with there(world, path, last), there(world, *history(world, OLDEST, 1)):
+        assert stays(judged(connections(sandbox.kubeconfig))["node-a"]).keys() == {OLDER, OLD}
 
 
 def test_what_a_container_on_a_node_was_made_from_stays_whoever_made_it(
@@ -154,11 +168,7 @@ def test_what_a_container_on_a_node_was_made_from_stays_whoever_made_it(
 
 
 def test_what_a_way_back_needs_stays(sandbox: Sandbox, world: World, shelves: dict[str, Shelf]) -> None:
-    uid = world.deployments()["test/worker"]["metadata"]["uid"]
-    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker", "uid": uid, "controller": True}
-    path, thing = maker("ReplicaSet", OLDEST, owner)
-    name = world.deployments()["test/worker"]["spec"]["template"]["spec"]["containers"][0]["name"]
-    thing["spec"]["template"]["spec"]["containers"][0]["name"] = name
+    path, thing = history(world, OLDEST, 1)
     backup = Backup(
         archive=Path(f"apinizer-backup--{OLDER}.archive"), version=OLDER, taken=datetime(2026, 1, 1, tzinfo=UTC),
         size=1, manifest=None, proved=True, problem="",
