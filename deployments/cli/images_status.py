@@ -11,6 +11,7 @@ from blocks.settings import InstallationSettings
 from deployments.cli.images_tables import releases, releases_table
 from deployments.cli.interruption import Interruption
 from deployments.cli.options import Format
+from deployments.cli.outcome import DocumentedError
 from deployments.cli.survey_view import survey_view
 from deployments.cli.tables import console
 from tasks.cluster.planning import Connections, read_plan
@@ -43,24 +44,38 @@ def status(settings: InstallationSettings, wish: PlanRequest | None, held: Path 
             raise _no_runtimes()
         connections = Connections.open(settings, patience=PATIENCE)
         seen = _look(connections)
-        wanted = _survey(connections, seen.inventory, wish) if wish else None
+        wanted, error = _wanted(connections, seen.inventory, wish)
         if held is not None:
             _write_held(settings, seen, held)
         if output is Format.JSON:
-            print(
-                json.dumps(
-                    _value(seen)
-                    | ({"to": {"version": wish.to.text, **survey_value(wanted)}} if wish and wanted else {}),
-                    indent=2,
-                )
-            )
+            value = _value(seen) | _wanted_value(wish, wanted)
+            if error is not None:
+                raise DocumentedError(error, value)
+            print(json.dumps(value, indent=2))
         else:
             _print(seen)
             if wish and wanted:
                 _print_survey(wish, wanted)
             if held is not None:
                 console().print(f"Written: {held}", markup=False)
+            if error is not None:
+                raise error
         sys.stdout.flush()
+
+
+def _wanted(
+    connections: Connections, inventory: Inventory, wish: PlanRequest | None
+) -> tuple[Survey | None, UpgradeError | None]:
+    """What the wish would have to bring, or why that cannot be told: the nodes' part of the answer stands anyway."""
+    try:
+        with before_any_change():
+            return (_survey(connections, inventory, wish) if wish else None), None
+    except UpgradeError as error:
+        return None, error
+
+
+def _wanted_value(wish: PlanRequest | None, wanted: Survey | None) -> dict[str, Any]:
+    return {"to": {"version": wish.to.text, **survey_value(wanted)}} if wish and wanted else {}
 
 
 def _look(connections: Connections) -> Seen:

@@ -105,6 +105,24 @@ def test_status_shows_what_the_kubelets_report(cli: Cli, world: World) -> None:
     assert "as the kubelets report" in ran.err
 
 
+def test_status_shows_what_is_there_though_the_source_lacks_the_version(cli: Cli, world: World) -> None:
+    with served() as registry:
+        way = (
+            "--to", NEW, "--way", "registry-to-registry", "--image-prefix", f"{registry.host}/apinizercloud",
+            "--source-prefix", f"{registry.host}/upstream", "--source-plain-http", "--plain-http",
+        )  # fmt: skip
+        ran = cli("images", "status", *way)
+        assert ran.code == 1, ran
+        assert [line.split()[:2] for line in ran.out.splitlines()[1:]] == [["node-a", OLD], ["node-b", OLD]]
+        four_parts(ran.err[ran.err.index("Error: ") :])
+        assert "upstream" in ran.err
+        ran = cli("images", "status", *way, "-o", "json")
+        assert ran.code == 1
+        assert [node["node"] for node in ran.document["nodes"]] == ["node-a", "node-b"]
+        assert "upstream" in ran.document["error"]["happened"]
+        assert ran.document["error"]["safe"] == "Nothing was changed."
+
+
 def chosen(*arguments: str, monkeypatch: pytest.MonkeyPatch, **environment: str) -> ImageSourceSettings:
     """The settings of images that `images stage` would run with."""
     seen: list[InstallationSettings] = []
