@@ -18,6 +18,9 @@ JsonObject = dict[str, Any]
 MOST_IMAGES_REPORTED = 50
 """What a kubelet reports at most (`nodeStatusMaxImages`): with so many, an absence says nothing."""
 
+MOST_NAMES_REPORTED = 5
+"""How many names of one image a kubelet reports at most (`MaxNamesPerImageInNodeStatus`), those with digests first."""
+
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 
 # The node controller and the kubelet put these on a node for as long as a condition lasts

@@ -10,6 +10,7 @@ from tasks.domain.finding import Finding, blocking, warning
 from tasks.domain.placement import NodeFacts
 from tasks.domain.reference import ImageReference
 from tasks.images.demand import Demand
+from tasks.images.reported import digests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def judge(demand: Demand, answers: Mapping[str, bool | None]) -> tuple[Finding, 
     silent = [p for p in presences(demand) if p.name in answers and answers[p.name] is None]
     surely = [p for p in missing if p.lacking or not p.there]
     perhaps = [p for p in missing if p not in surely]
-    return (*_blocked(surely), *_doubtful(perhaps), *_unasked(silent), *_different(demand))
+    return (*_blocked(surely), *_doubtful(perhaps), *_unasked(silent), *_different(demand), *_imported(demand))
 
 
 def _blocked(found: Sequence[Presence]) -> Iterator[Finding]:
@@ -106,7 +107,7 @@ def _different(demand: Demand) -> Iterator[Finding]:
     Only a warning: an image that was imported may have another manifest than the same one pulled.
     """
     for wish in demand.wishes:
-        reports = [(p.key, _digests(wish.name, p.node)) for p in demand.places if wish.name in p.images]
+        reports = [(p.key, digests_of(wish.name, p.node)) for p in demand.places if wish.name in p.images]
         told = [(key, digests) for key, digests in reports if digests]
         if told and not frozenset.intersection(*(digests for _, digests in told)):
             which = "; ".join(f"{key}: {', '.join(sorted(digests))}" for key, digests in told)
@@ -118,12 +119,18 @@ def _different(demand: Demand) -> Iterator[Finding]:
             )
 
 
-def _digests(name: str, node: NodeFacts) -> frozenset[str]:
-    """The digests that a kubelet reports, of the same repository, for the image that has this name."""
-    repository = ImageReference.parse(name).name
-    for image in node.images:
-        found = [reference for each in image.names if (reference := ImageReference.find(each)) is not None]
-        if any(reference.normal == name for reference in found):
-            same = (ImageReference.parse(each.normal) for each in found)
-            return frozenset(each.digest for each in same if each.digest and each.name == repository)
-    return frozenset()
+def _imported(demand: Demand) -> Iterator[Finding]:
+    """Images that a node did not pull under the name that its pods will run: nobody can tell which they are."""
+    nodes: dict[str, list[str]] = {}
+    for wish in demand.wishes:
+        for place in demand.places:
+            if wish.name in place.images and digests_of(wish.name, place.node) == frozenset():
+                nodes.setdefault(wish.name, []).append(place.key)
+    if nodes:
+        yield warning(
+            "image-imported",
+            "No registry's digest is reported of "
+            + "; ".join(f"{name} on {', '.join(keys)}" for name, keys in nodes.items())
+            + ": it was imported or tagged there, and its pods run it whatever it is.",
+            "A way that moves images proves what each node holds: apinizer-upgrade images stage --way ….",
+        )

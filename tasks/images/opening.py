@@ -70,7 +70,8 @@ def target_for_node(
     from tasks.images.containerd import ContainerdTarget
 
     access = settings.nodes
-    return NodeTarget(at, node, ContainerdTarget(at, node.name, address=access.address, namespace=access.namespace))
+    kept = ContainerdTarget(at, node.name, address=access.address, namespace=access.namespace, node=node)
+    return NodeTarget(at, node, kept)
 
 
 def registry_target(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -255,9 +256,13 @@ def survey(
 
 
 def at_once(act: Callable[[T], R], values: Iterable[T], most: int) -> tuple[R, ...]:
-    """`act` of each value, at most `most` at a time; the first error in their order is raised when all have ended."""
+    """`act` of each value, at most `most` at a time; the first error in their order is raised when all have ended.
+
+    Each runs in a copy of the caller's context: what it tells belongs to the run that the caller is part of.
+    """
+    here = [(copy_context(), value) for value in values]
     with ThreadPoolExecutor(most, thread_name_prefix="images") as pool:
-        return tuple(pool.map(act, values))
+        return tuple(pool.map(lambda each: each[0].run(act, each[1]), here))
 
 
 def _untold(error: ForbiddenError, cluster: str) -> ForbiddenError:
