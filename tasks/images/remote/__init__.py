@@ -1,7 +1,6 @@
 """Commands on other machines through OpenSSH's client, as people run it."""
 
 from tasks.images.remote.host import Host
-from tasks.images.remote.room import free_bytes
 from tasks.images.remote.ssh import Judge, Ran, Receiving, Remote, Sending
 
-__all__ = ["Host", "Judge", "Ran", "Receiving", "Remote", "Sending", "free_bytes"]
+__all__ = ["Host", "Judge", "Ran", "Receiving", "Remote", "Sending"]

@@ -1,15 +1,4 @@
-"""How much room a machine has."""
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tasks.images.remote.ssh import Remote
-
-
-def free_bytes(remote: "Remote", path: str) -> int | None:
-    """Bytes that may still be written below `path` on the machine, None where it does not tell (no such folder)."""
-    ran = remote.run(["df", "-Pk", "--", path], timeout=30)
-    return parse_free(ran.stdout.decode(errors="replace")) if ran.code == 0 else None
+"""How much room a machine says that it has (pure)."""
 
 
 def parse_free(text: str) -> int | None:

@@ -1,13 +1,12 @@
 """Runs commands on a machine through ssh, or here, and ends them whatever happens to this process.
 
-Everything runs below a small `sh` script, the same here and there.  A command that is fed ends when its input does;
-any other is watched: when this process closes its end, is killed or loses its connection, the command is ended.
+A command that is fed ends when its input does; any other is watched: when this process closes its end, is killed or
+loses its connection, the command is ended.
 """
 
 import contextlib
 import os
 import select
-import shlex
 import signal
 import subprocess
 import threading
@@ -19,26 +18,13 @@ from typing import NoReturn, Self
 
 from tasks.domain.errors import StoppedError, TemporaryError, UpgradeError
 from tasks.images.remote import refusals
-from tasks.images.remote.host import Host, ssh_command
-from tasks.images.remote.line import Line, effective, environment, no_client
+from tasks.images.remote.host import Host
+from tasks.images.remote.line import Line, effective
+from tasks.images.remote.process import FED, PIECE, WATCHED, keep_end, pipes, spawn
 
 SLICE = 0.25
 """Seconds between two looks at whether the work is to go on."""
-PIECE = 1024 * 1024
 _PATIENCE = 5.0
-_MOST_KEPT = 64 * 1024
-_F_SETPIPE_SZ = 1031
-
-# One line, without single quotes and backslashes: every login shell passes it on as it is.  Where no login shell
-# has set it up, PATH lacks the folders of system programs.  Messages are to be in English.
-_SETTING = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; export PATH LC_ALL; "
-_FED = _SETTING + 'exec "$@"'
-# The process group is this command's alone: sshd gives each command a session of its own, as _spawn does here.
-_WATCHED = (
-    _SETTING + 'exec 3<&0; "$@" </dev/null 3<&- & tool=$!; '
-    "(while read -r line; do :; done <&3; kill -TERM 0) >/dev/null 2>&1 & watch=$!; "
-    'exec 3<&-; wait "$tool"; code=$?; kill "$watch" 2>/dev/null; exit "$code"'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +103,9 @@ class _Command:
         self._program = _program(argv)
         self._said = bytearray()
         shared = remote.shared(self._look)
-        self._process = _spawn(remote.host, shared, script, [*(["sudo", "-n", "--"] if sudo else []), *argv])
-        self._stdin, self._stdout, self._stderr = _pipes(self._process)
-        self._threads = [threading.Thread(target=_keep_end, args=(self._stderr, self._said), daemon=True)]
+        self._process = spawn(remote.host, shared, script, [*(["sudo", "-n", "--"] if sudo else []), *argv])
+        self._stdin, self._stdout, self._stderr = pipes(self._process)
+        self._threads = [threading.Thread(target=keep_end, args=(self._stderr, self._said), daemon=True)]
         self._ran: Ran | None = None
 
     def __enter__(self) -> Self:
@@ -192,9 +178,9 @@ class Sending(_Command):
     def __init__(
         self, remote: Remote, argv: Sequence[str], *, sudo: bool, judge: Judge | None = None, end: float | None = None
     ) -> None:
-        super().__init__(remote, argv, _FED, sudo=sudo, judge=judge, end=end)
+        super().__init__(remote, argv, FED, sudo=sudo, judge=judge, end=end)
         self._output = bytearray()
-        self._threads.append(threading.Thread(target=_keep_end, args=(self._stdout, self._output), daemon=True))
+        self._threads.append(threading.Thread(target=keep_end, args=(self._stdout, self._output), daemon=True))
         os.set_blocking(self._stdin, False)
         self.sent = 0
         """Bytes written so far."""
@@ -237,7 +223,7 @@ class Receiving(_Command):
     def __init__(
         self, remote: Remote, argv: Sequence[str], *, sudo: bool, judge: Judge | None = None, end: float | None = None
     ) -> None:
-        super().__init__(remote, argv, _WATCHED, sudo=sudo, judge=judge, end=end)
+        super().__init__(remote, argv, WATCHED, sudo=sudo, judge=judge, end=end)
 
     def __iter__(self) -> Iterator[bytes]:
         """Standard output to its end, in pieces of up to 1 MiB; it ends as well where the connection was cut."""
@@ -259,45 +245,3 @@ def _program(argv: Sequence[str]) -> str:
     """Whom an error names: the program; for `sh -c SCRIPT NAME ...`, NAME."""
     speaks = argv[3] if argv[:2] == ["sh", "-c"] and len(argv) > 3 else argv[0]
     return speaks.rpartition("/")[2]
-
-
-def _spawn(host: Host, shared: Sequence[str], script: str, argv: Sequence[str]) -> "subprocess.Popen[bytes]":
-    local = ["sh", "-c", script, "apinizer-upgrade", *argv]
-    command = local if host.here else [*ssh_command(host, "-T", *shared), "exec " + shlex.join(local)]
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            # A Ctrl-C of the terminal is this process's to handle; and ssh has no terminal to ask at.
-            start_new_session=True,
-            env=environment(),
-        )
-    except FileNotFoundError:
-        raise no_client() from None
-
-
-def _pipes(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
-    """The numbers of the three pipes, taken over from the process object, and made as wide as they may be."""
-    numbers = []
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        assert pipe is not None  # noqa: S101 -- all three are pipes.
-        numbers.append(os.dup(pipe.fileno()))
-        pipe.close()
-    process.stdin = process.stdout = process.stderr = None
-    import fcntl
-
-    for number in numbers[:2]:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(number, _F_SETPIPE_SZ, PIECE)
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _keep_end(number: int, kept: bytearray) -> None:
-    with contextlib.suppress(OSError):
-        while piece := os.read(number, 65536):
-            kept += piece
-            if len(kept) > _MOST_KEPT:
-                del kept[:-_MOST_KEPT]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.domain.errors import ForbiddenError, NotFoundError, StoppedError, TemporaryError
-from tasks.images.remote import Host, Ran, Remote, Sending, free_bytes
+from tasks.images.remote import Host, Ran, Remote, Sending
 
 HERE = Remote(Host("this machine"))
 
@@ -79,11 +79,3 @@ def test_time_is_limited_and_stopping_is_heard() -> None:
         HERE.run(["sleep", "98763"], timeout=0.3)
     with pytest.raises(StoppedError):
         Remote(Host("this machine"), stop=lambda: True).run(["sleep", "98764"])
-
-
-def test_free_room(tmp_path: Path) -> None:
-    found = free_bytes(HERE, str(tmp_path))
-    assert found is not None
-    assert found > 0
-    assert found % 1024 == 0
-    assert free_bytes(HERE, str(tmp_path / "none")) is None
