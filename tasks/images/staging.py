@@ -16,6 +16,7 @@ from tasks.images.missing import nothing_to_do, require_space
 from tasks.images.model import Holdings, Image, Need, Proof, Target
 from tasks.images.opening import Opened
 from tasks.images.proof import require_same
+from tasks.images.reported import require_none_held_otherwise
 from tasks.images.stash import stashed
 from tasks.images.surveying import REGISTRY, Found, Look, at_once, find, images_for, looked, the_platform
 
@@ -134,14 +135,17 @@ def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress
     """Every place of `demand` asked anew, and the source whether its tags still lead to what was found.
 
     A place that lacks something by now (it joined since, or lost an image) gets it here.  Raise `DriftError` where a
-    tag was moved, and what the places raise.
+    tag was moved, `BlockedError` where a node has something else under a name of the registry's, and what the places
+    raise.
     """
     now = find(opened, demand)
     for platform, images in found.items():
         require_same(images, now.get(platform, ()))
     if opened.settings.way.target == "registry":
         target = opened.registry()
-        return (Settled(REGISTRY, target.where, (), 0, target.prove(the_platform(found))),)
+        proofs = target.prove(the_platform(found))
+        require_none_held_otherwise(demand, {proof.name: proof.manifest_digest for proof in proofs})
+        return (Settled(REGISTRY, target.where, (), 0, proofs),)
 
     def one(place: Place) -> Settled | Look:
         target = opened.target(place.node)
