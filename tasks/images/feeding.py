@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from threading import Thread
 
@@ -49,7 +50,10 @@ class Feed:
         self._over = HandOver(receiver.target.where, patience=patience)
         self._layers = set(receiver.need.layers)
         self._configs = set(receiver.need.configs)
-        self._thread = Thread(target=self._run, name=f"images to {receiver.name}", daemon=True)
+        # In the caller's context: what is told of the progress belongs to the run that the caller is part of.
+        self._thread = Thread(
+            target=copy_context().run, args=(self._run,), name=f"images to {receiver.name}", daemon=True
+        )
         self._sent = 0
         self._finished = False
         self._failure: Exception | None = None

@@ -38,10 +38,10 @@ def subject_of(place: str) -> str:
 def plan_images(installation: str, inventory: Inventory, request: PlanRequest) -> Plan:
     """What each Deployment would run at the version; findings that forbid an upgrade do not forbid to bring images.
 
-    Raise `BlockedError` where nobody knows what an image is called.
+    Raise `BlockedError` where nobody knows what an image is called, or no upgrade would take it under that name.
     """
     plan = read_plan(connected(installation), inventory, request)
-    unknown = tuple(finding for finding in plan.findings if finding.code == "repository-unknown")
+    unknown = tuple(f for f in plan.findings if f.code in ("repository-unknown", "image-unrecognisable"))
     plan.model_copy(update={"findings": unknown}).require_allowed()
     return plan
 
@@ -53,7 +53,7 @@ def find_places(installation: str, inventory: Inventory, plan: Plan, every: bool
     demand = surveying.demand_for(connected(installation), inventory, plan, settings, every=every)
     _log(demand.findings)
     nodes = ", ".join(place.key for place in demand.places) or "no node is known"
-    tell(IMAGES, State.RUNNING, f"{len(demand.wishes)} images, for {nodes}")
+    tell(IMAGES, State.RUNNING, f"{_images(len(demand.wishes))}, for {nodes}")
     return demand
 
 
@@ -70,7 +70,7 @@ def check_online(installation: str, demand: Demand) -> tuple[Finding, ...]:
                 observed="\n".join(finding.what for finding in blocked),
                 next=blocked[0].next,
             )
-    said = "not all could be proved beforehand" if findings else f"{len(demand.wishes)} images are at hand"
+    said = "not all could be proved beforehand" if findings else f"at hand: {_images(len(demand.wishes))}"
     tell(IMAGES, State.DONE, said)
     return findings
 
@@ -81,7 +81,7 @@ def find_images(installation: str, demand: Demand) -> Found:
     with failure_told(IMAGES):
         opened = opened_for(installation)
         found = surveying.find(opened, demand)
-        tell(IMAGES, State.RUNNING, f"{len(demand.wishes)} images found at {opened.source().where}")
+        tell(IMAGES, State.RUNNING, f"{_images(len(demand.wishes))} found at {opened.source().where}")
         return found
 
 
@@ -91,7 +91,7 @@ def look_at_node(installation: str, place: Place, found: Found) -> Look:
     subject = subject_of(place.key)
     with failure_told(subject):
         look = surveying.look_at(opened_for(installation), place, found)
-    missing = f"{len(look.missing)} of {len(look.images)} images are missing, {megabytes(look.size)}"
+    missing = f"missing: {len(look.missing)} of {_images(len(look.images))}, {megabytes(look.size)}"
     tell(subject, State.RUNNING, missing if look.missing else "all images are there")
     return look
 
@@ -160,7 +160,7 @@ def prove_images(installation: str, inventory: Inventory, plan: Plan, found: Fou
     tell(
         IMAGES,
         State.DONE,
-        f"{images} images proved at {len(settled)} {'place' if len(settled) == 1 else 'places'}",
+        f"{_images(images)} proved at {len(settled)} {'place' if len(settled) == 1 else 'places'}",
         1.0,
     )
     return settled
@@ -171,7 +171,11 @@ def settled_text(settled: Settled) -> str:
     brought = (
         f"{len(settled.brought)} brought, {megabytes(settled.sent)} sent" if settled.brought else "nothing was missing"
     )
-    return f"{len(settled.proofs)} images proved, {brought}" + (", pinned" if settled.pinned else "")
+    return f"{_images(len(settled.proofs))} proved, {brought}" + (", pinned" if settled.pinned else "")
+
+
+def _images(count: int) -> str:
+    return f"{count} image" if count == 1 else f"{count} images"
 
 
 class _Bars:

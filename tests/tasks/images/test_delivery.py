@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ from tasks.images.delivery import Outcome, Receiver, deliver
 from tasks.images.media import DOCKER_LAYER, OCI_CONFIG, OCI_LAYER_GZIP
 from tasks.images.missing import need_of
 from tasks.images.model import Blob, Descriptor, HeldBlob, Holdings, Image, Layer, Need, Platform, Proof, digest_of
+from tasks.images.surveying import at_once
 
 LINUX = Platform("linux", "amd64")
 
@@ -65,7 +67,7 @@ class MemorySource:
     def read(self, images: Sequence[Image], wanted: frozenset[str]) -> Iterator[Blob]:
         self.reads += 1
         try:
-            given = set()
+            given: set[str] = set()
             for image in images:
                 yield self._blob("config", image.config_content)
                 for content in self.contents[image.name]:
@@ -223,6 +225,17 @@ def test_every_receiver_gets_what_it_lacks_from_one_reading(source: MemorySource
     assert told["a"][-1] == (size, size)
     assert [done for done, _ in told["a"]] == sorted(done for done, _ in told["a"])
     assert told["b"][-1] == (in_b, in_b)
+
+
+def test_what_is_told_of_the_progress_belongs_to_the_callers_run(source: MemorySource) -> None:
+    """Prefect knows a run by a context variable, and writes what it is told outside of one down nowhere."""
+    run: ContextVar[str] = ContextVar("run", default="none")
+    token = run.set("mine")
+    told: set[str] = set()
+    receivers = [receiver(name, MemoryTarget(name), source.images) for name in "ab"]
+    deliver(source, source.images, receivers, progress=lambda *_: told.add(run.get()))
+    assert set(at_once(lambda _: run.get(), range(3), 2)) == told == {"mine"}
+    run.reset(token)
 
 
 def test_who_has_everything_is_left_alone(source: MemorySource) -> None:
