@@ -27,7 +27,7 @@ from tasks.images.steps import (
     settle_node,
     weigh_images,
 )
-from tasks.images.surveying import Found, Look
+from tasks.images.surveying import Found, Look, images_digests
 
 R = TypeVar("R")
 Future = PrefectFuture[Any]
@@ -51,6 +51,12 @@ class Bringing:
     def results(self) -> tuple[Settled, ...]:
         """The places that hold everything."""
         return tuple(future.result() for future in self.settled if future.state.is_completed())
+
+    def digests(self) -> dict[str, frozenset[str]]:
+        """What each image may be reported under by a kubelet, by its full name; empty where nothing is brought."""
+        if self.found is None or not done(self.found):
+            return {}
+        return images_digests(self.found.result())
 
     def noticed(self) -> tuple[Finding, ...]:
         """What was found on the way that a person should read."""

@@ -69,7 +69,10 @@ class Course:
         deadline = self.manager_timeout if step.is_manager else self.timeout
         changed = change_images.submit(self.installation, step, cause, wait_for=after, return_state=False)
         ready = wait_until_ready.submit(self.installation, step, changed, deadline, return_state=False)
-        verified = ask_versions.submit(self.installation, step, str(self.plan.to), wait_for=[ready], return_state=False)
+        digests = self.bringing.digests() if self.bringing else {}
+        verified = ask_versions.submit(
+            self.installation, step, str(self.plan.to), digests, wait_for=[ready], return_state=False
+        )
         self.rolled.append(Rolled(step, changed, ready, verified))
         return self.rolled[-1]
 

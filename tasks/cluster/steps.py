@@ -1,5 +1,6 @@
 """The cluster's part of a run as Prefect tasks: each reads, asks the rule, does one thing, returns evidence."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 from prefect import task
@@ -16,6 +17,7 @@ from tasks.domain.errors import StoppedError
 from tasks.domain.inventory import Inventory
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.plan_text import plan_markdown
+from tasks.domain.reference import ImageReference
 from tasks.domain.step import RolloutStep
 from tasks.domain.version import Version
 from tasks.record import stopping
@@ -89,14 +91,22 @@ def wait_until_ready(installation: str, step: RolloutStep, changed: bool, deadli
 
 
 @task(name="verify", task_run_name="verify: {step.component} {step.key}", **LOOKS)
-def ask_versions(installation: str, step: RolloutStep, wanted: str) -> tuple[str, ...]:
-    """Ask every pod for its version through the API server's proxy; what they answered."""
+def ask_versions(
+    installation: str, step: RolloutStep, wanted: str, digests: Mapping[str, frozenset[str]] = {}
+) -> tuple[str, ...]:
+    """Ask every pod for its version through the API server's proxy; what they answered.
+
+    `digests`: what an image may be reported under, by its full name; a pod that runs another one is told.
+    """
+    images = {c.container: digests.get(ImageReference.parse(c.new).normal, frozenset()) for c in step.changes}
     if not step.serves:
         tell(str(step.key), State.DONE, "Ready; it answers no version of its own", 1.0)
         return ()
     api = connected(installation).apis[step.key.cluster]
     with failure_told(str(step.key)):
-        answers = verify(api, step.key, step.uid, step.component, Version(wanted), container=step.container)
+        answers = verify(
+            api, step.key, step.uid, step.component, Version(wanted), container=step.container, images=images
+        )
     said = f"{len(answers)} of {len(answers)} pods answer {wanted}" if answers else "no pods, so none has proved it"
     tell(str(step.key), State.DONE, said, 1.0)
     return tuple(answer.version for answer in answers)

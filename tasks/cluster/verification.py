@@ -4,7 +4,7 @@ The proxy needs no route from here to the pods: `/api/v1/namespaces/NS/pods/[htt
 (kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from tasks.cluster.image_change import deployment_path
 from tasks.cluster.pod_state import finished, ready, terminating
 from tasks.cluster.retry import Retry
 from tasks.cluster.rollout_view import name, new_replicaset, pods_of, select, uid
+from tasks.cluster.running_image import runs_other
 from tasks.cluster.version_answer import healthy, verified
 from tasks.cluster.watch import PATHS
 from tasks.domain.component import DEFAULT_PORT, Component, component_of
@@ -121,17 +122,21 @@ def verify(
     wanted: Version,
     *,
     container: str = "",
+    images: Mapping[str, frozenset[str]] = {},
     retry: Retry | None = None,
 ) -> tuple[PodAnswer, ...]:
     """Every pod of the Deployment's present template has answered `wanted` and is well.
 
-    Raises `UnprovenError` naming each pod that answers another version or none, `DriftError` where the Deployment
-    is another than `uid_wanted`, `ForbiddenError` without the permission `get pods/proxy`.  Temporary failures
+    `images`: the digests that a container's image may be reported under, by the container's name, where known.
+    Raises `UnprovenError` naming each pod that answers another version or none, or runs another image, `DriftError`
+    where the Deployment is another than `uid_wanted`, `ForbiddenError` without the permission `get pods/proxy`.  Temporary failures
     are tried again for `retry` (30 s).  A Deployment scaled to 0 has nothing to prove: ().
     """
     patience = retry or Retry(PATIENCE, base=0.3, cap=3.0)
     for last in (False, False, True):
         pods, desired = _pods(api, key, uid_wanted)
+        if others := [f"pod {name(pod)}: {other}" for pod in pods if (other := runs_other(pod, images))]:
+            raise _other_image(key, others)
         answers = (
             [_short(len(pods), desired)]
             if len(pods) < desired
@@ -227,6 +232,16 @@ def _telling(why: list[str]) -> list[str]:
     """What was answered, if anything was; the ports where nothing listens only when nothing else can be told."""
     spoken = [text for text in why if "answers" in text or "answer names" in text]
     return spoken or why[:4]
+
+
+def _other_image(key: DeploymentKey, others: list[str]) -> UpgradeError:
+    return UnprovenError(
+        f"{key} runs another image than the one that was proved.",
+        observed="\n".join(others),
+        safe="Its images are set; nothing after this step was touched.",
+        next="The node keeps another image under that name and did not pull it again. Remove it there (ctr -n k8s.io "
+        "images rm NAME, or docker rmi NAME), delete the pod, and run the upgrade again.",
+    )
 
 
 def _unproven(key: DeploymentKey, wanted: Version, failed: list[str]) -> UpgradeError:

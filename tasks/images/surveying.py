@@ -188,6 +188,15 @@ def look_at(opened: Opened, place: Place, found: Found) -> Look:
     return looked(opened.target(place.node), place.key, images, place.node)
 
 
+def images_digests(found: Found) -> dict[str, frozenset[str]]:
+    """By an image's full name at the target the digests of its configs and manifests, over all platforms."""
+    digests: dict[str, frozenset[str]] = {}
+    for image in (image for images in found.values() for image in images):
+        known = {image.config, image.manifest_digest} - {""}
+        digests[image.name] = digests.get(image.name, frozenset()) | known
+    return digests
+
+
 def the_platform(found: Found) -> tuple[Image, ...]:
     """The images of the one platform, for a registry; raise `UpgradeError` where the nodes have several."""
     if len(found) != 1:

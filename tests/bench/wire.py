@@ -7,6 +7,7 @@ cut there; FILE.cut says that it happened.
 
 import os
 import selectors
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -51,4 +52,7 @@ def _write(data: bytes) -> None:
 
 
 if __name__ == "__main__":
+    # ssh ends its proxy by a signal.
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     main(*sys.argv[1:])
