@@ -34,7 +34,7 @@ def foreign(looked: Looked, node: NodeFacts, namespace: str) -> str:
         return f"its version is {looked.server}"
     reported = {name for name in node.reported if not name.startswith("<none>")}
     if namespace == KUBELETS_SPACE and reported and reported.isdisjoint(looked.names):
-        return f"it holds none of the {len(node.images)} images that the kubelet reports"
+        return "it holds none of the images that the kubelet reports"
     return ""
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.images.containerd import ContainerdSource
+from tests.tasks.images.containerd.bringing import BASE, CACHE, HERE, OTHER, OWN, WORKER
 from tests.tasks.images.containerd.standin import Store, wrapper
 
 
@@ -31,3 +33,10 @@ def _made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{wrapper(folder)}:{os.environ['PATH']}")
     return Store(folder)
+
+
+@pytest.fixture
+def source(store: Store) -> ContainerdSource:
+    store.add(WORKER, [BASE, OWN])
+    store.add(CACHE, [BASE, OTHER])
+    return ContainerdSource(HERE)

@@ -160,8 +160,8 @@ PAUSE = "docker.io/rancher/mirrored-pause:3.6"
         ("containerd://1.7.11-k3s2", [PAUSE], "1.7.11", [PAUSE], "k8s.io", "its version is 1.7.11"),
         ("containerd://1.6.20", [PAUSE], "1.6.20~ds1", [PAUSE], "k8s.io", ""),
         # Both of one version: the images tell them apart.
-        ("containerd://1.7.24", [PAUSE, "x"], "v1.7.24", ["y"], "k8s.io", "none of the 2 images"),
-        ("containerd://1.7.24", [PAUSE, "x"], "v1.7.24", [], "k8s.io", "none of the 2 images"),
+        ("containerd://1.7.24", [PAUSE, "x"], "v1.7.24", ["y"], "k8s.io", "none of the images"),
+        ("containerd://1.7.24", [PAUSE, "x"], "v1.7.24", [], "k8s.io", "none of the images"),
         ("containerd://1.7.24", [PAUSE, "x"], "v1.7.24", ["x"], "k8s.io", ""),
         # What nobody says speaks against nothing.
         ("containerd://1.7.24", [], "v1.7.24", [], "k8s.io", ""),
