@@ -94,7 +94,7 @@ class Plan(Facts):
         raise BlockedError(
             f"The upgrade to {self.to} is blocked: {first.what}",
             observed="\n".join(f"{f.code}: {f.what}" for f in self.blocked_by),
-            next="\n".join(f.next for f in self.blocked_by if f.next),
+            next="\n".join(dict.fromkeys(f.next for f in self.blocked_by if f.next)),
         )
 
 

@@ -58,7 +58,9 @@ class Site:
         """Whether the site's registry holds the release as the outside has it."""
         return self.held() == {f"{name}:{NEW}": made.config for name, made in self.made.items()}
 
-    def provide(self, way: Way = Way.REGISTRY_TO_REGISTRY, *, parallel: int = 4, **more: Any) -> str:
+    def provide(
+        self, way: Way = Way.REGISTRY_TO_REGISTRY, *, parallel: int = 4, folder: str = "apinizer", **more: Any
+    ) -> str:
         from blocks.installation import provide
 
         source = FromSettings(
@@ -66,7 +68,7 @@ class Site:
         )
         images = ImageSourceSettings(
             kind="registry",
-            prefix=f"{self.inside.host}/apinizer",
+            prefix=f"{self.inside.host}/{folder}",
             insecure=True,
             way=way,
             source=source,
@@ -275,3 +277,38 @@ def test_what_no_registry_and_no_node_has_blocks_an_online_upgrade(site: Site, b
     assert "node-a" in raised.value.observed
     assert raised.value.exit_code == 3
     assert site.world.written() == before
+
+
+def test_without_a_node_for_a_component_nothing_is_touched(site: Site) -> None:
+    from flows.upgrade import upgrade
+
+    for node in ("node-a", "node-b"):
+        site.world.change(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": True}})
+    before = site.world.written()
+    with pytest.raises(BlockedError) as raised:
+        upgrade(to=NEW, installation=site.provide(Way.REGISTRY_TO_NODES))
+    assert "node-a: it is cordoned" in raised.value.observed
+    assert raised.value.exit_code == 3
+    assert site.world.written() == before
+
+
+def test_what_a_node_has_under_the_name_already_leaves_the_manager_alone(site: Site) -> None:
+    from flows.upgrade import upgrade
+
+    name = f"{site.inside.host}/apinizer/worker:{NEW}"
+    site.world.sandbox.load_image(name, "node-b")
+    before = site.world.written()
+    with pytest.raises(BlockedError, match="node-b holds an image under the name") as raised:
+        upgrade(to=NEW, installation=site.provide())
+    assert site.whole()
+    assert f"images rm {name}" in raised.value.next
+    assert site.world.written() == before
+
+
+def test_what_no_upgrade_would_take_is_not_brought(site: Site) -> None:
+    from flows.stage import stage
+
+    with pytest.raises(BlockedError, match="nothing marks as Apinizer") as raised:
+        stage(to=NEW, installation=site.provide(folder="library"))
+    assert len(raised.value.next.splitlines()) == 1
+    assert site.inside.received == 0
