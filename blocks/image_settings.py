@@ -164,7 +164,12 @@ class ImageSourceSettings(Settings):
     nodes: NodeAccessSettings = Field(
         default_factory=NodeAccessSettings, title="Nodes", description="How the nodes are reached, for ways to nodes."
     )
-    parallel: int = Field(4, ge=1, title="Nodes at once", description="How many nodes get images at the same time.")
+    parallel: int = Field(
+        4,
+        ge=1,
+        title="Nodes at once",
+        description="How many nodes are looked at and proved at the same time; all are sent what is missing together.",
+    )
     staging: str = Field(
         "", title="Staging folder", description="Take the images here first; straight from source to target if empty."
     )
