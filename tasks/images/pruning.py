@@ -1,6 +1,7 @@
 """Looks at what the nodes hold, has it judged, removes what may go, and looks again."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from blocks.image_settings import ImageSourceSettings
@@ -14,9 +15,11 @@ from tasks.domain.inventory import Inventory
 from tasks.domain.placement import NodeFacts
 from tasks.domain.reference import ImageReference
 from tasks.domain.version import Version
+from tasks.images.identity import require_node
 from tasks.images.node_store import ContainerdStore, DockerStore, NodeStore, still_there
 from tasks.images.opening import never, remote_for_node, runtime_of, target_for_node
 from tasks.images.prune import HeldImage, ImageUse, Stay, Verdict, to_remove
+from tasks.images.remote import Remote
 from tasks.images.surveying import at_once
 
 Stop = Callable[[], bool]
@@ -72,12 +75,17 @@ def repositories_of(inventory: Inventory) -> frozenset[str]:
     return frozenset(ImageReference.parse(reference.normal).name for reference in references)
 
 
-def store_of(settings: ImageSourceSettings, node: NodeFacts, *, stop: Stop = never) -> NodeStore:
-    """The node's images through its own runtime; raise `BlockedError` where that is neither containerd nor Docker."""
-    remote = remote_for_node(settings, node, stop=stop)
-    if runtime_of(settings, node) == "docker":
+def store_of(settings: ImageSourceSettings, node: NodeFacts, remote: Remote) -> NodeStore:
+    """The node's images through its own runtime, over `remote`.
+
+    Raise `BlockedError` where that is neither containerd nor Docker, or where the machine is surely not the node: what
+    is judged by one node's use must not be removed from another.
+    """
+    runtime = runtime_of(settings, node)
+    require_node(remote, node)
+    if runtime == "docker":
         return DockerStore(remote)
-    return ContainerdStore(remote, settings.nodes.address, settings.nodes.namespace)
+    return ContainerdStore(remote, settings.nodes.address, settings.nodes.namespace, node=node)
 
 
 def look_at_nodes(
@@ -86,11 +94,12 @@ def look_at_nodes(
     """Ask each node, some at a time; one that cannot be asked is told in its look."""
 
     def one(node: NodeFacts) -> NodeLook:
-        try:
-            store = store_of(settings, node, stop=stop)
-            return NodeLook(node, store.images(), store.used())
-        except UpgradeError as error:
-            return NodeLook(node, error=error)
+        with closing(remote_for_node(settings, node, stop=stop)) as remote:
+            try:
+                store = store_of(settings, node, remote)
+                return NodeLook(node, store.images(), store.used())
+            except UpgradeError as error:
+                return NodeLook(node, error=error)
 
     return at_once(one, nodes, settings.parallel)
 
@@ -149,23 +158,24 @@ def remove(
     going = [verdict.image for verdict in verdicts if verdict.goes]
     if not going:
         return Removed(look.key)
-    try:
-        store = store_of(settings, look.node, stop=stop)
-        before = _free(settings, look.node, stop)
-        store.remove(going)
-        left = still_there(store, going)
-    except UpgradeError as error:
-        return Removed(look.key, error=error)
+    with closing(remote_for_node(settings, look.node, stop=stop)) as remote:
+        try:
+            store = store_of(settings, look.node, remote)
+            before = _free(settings, look.node, remote)
+            store.remove(going)
+            left = still_there(store, going)
+        except UpgradeError as error:
+            return Removed(look.key, error=error)
+        after = _free(settings, look.node, remote)
     names = tuple(name for image in going for name in image.tagged if name not in left)
-    after = _free(settings, look.node, stop)
     freed = None if before is None or after is None else max(0, after - before)
     return Removed(look.key, names, freed, _left(look.key, left) if left else None)
 
 
-def _free(settings: ImageSourceSettings, node: NodeFacts, stop: Stop) -> int | None:
+def _free(settings: ImageSourceSettings, node: NodeFacts, remote: Remote) -> int | None:
     """The room on the node's disk; nothing is removed or kept for it, so it need not be known."""
     try:
-        return target_for_node(settings, node, stop=stop).look(()).free
+        return target_for_node(settings, node, remote=remote).look(()).free
     except UpgradeError:
         return None
 

@@ -112,8 +112,8 @@ def test_status_shows_what_is_there_though_the_source_lacks_the_version(cli: Cli
             "--source-prefix", f"{registry.host}/upstream", "--source-plain-http", "--plain-http",
         )  # fmt: skip
         ran = cli("images", "status", *way)
-        assert ran.code == 1, ran
-        assert [line.split()[:2] for line in ran.out.splitlines()[1:]] == [["node-a", OLD], ["node-b", OLD]]
+        assert ran.code == 1, ran.err
+        assert [line.split()[:2] for line in ran.out.splitlines()[1:]] == [["node-a", OLD], ["node-b", OLD]], ran
         four_parts(ran.err[ran.err.index("Error: ") :])
         assert "upstream" in ran.err
         ran = cli("images", "status", *way, "-o", "json")

@@ -1,7 +1,9 @@
 """Pruning against a cluster (the sandbox) and nodes that are dictionaries: who uses an image is asked of everybody."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,14 @@ from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.sandbox.launch import Sandbox
 from tasks.cluster.planning import Connections
 from tasks.database.catalogue import Backup
-from tasks.domain.errors import ForbiddenError, TemporaryError, UnprovenError, UpgradeError
+from tasks.domain.errors import BlockedError, ForbiddenError, TemporaryError, UnprovenError, UpgradeError
+from tasks.domain.placement import NodeFacts
+from tasks.images import pruning
 from tasks.images.prune import Verdict
 from tasks.images.pruning import NodeLook, all_nodes, judge, look_at_nodes, remove
+from tasks.images.remote import Host, Remote
 from tests.flows.world import OLD, World
+from tests.tasks.images.containerd.standin import Store, wrapper
 from tests.tasks.images.prune.shelves import FOLDER, Shelf, shelved, worker
 
 Json = dict[str, Any]
@@ -248,3 +254,49 @@ def test_where_nothing_goes_nothing_is_told_to_remove(sandbox: Sandbox, shelves:
     done = removing(sandbox)()
     assert (done.names, done.error, shelves["node-a"].removals) == ((), None, 0)
     assert len(shelves["node-a"].images_by_name) == 3
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A containerd behind a `ctr` of this machine, which is where every node is reached."""
+    monkeypatch.setenv("PATH", f"{wrapper(tmp_path)}:{os.environ['PATH']}")
+    monkeypatch.setattr(pruning, "remote_for_node", lambda _settings, node, **_: Remote(Host(node.name)))
+    found = Store(tmp_path)
+    for version in HERE:
+        found.add(worker(version), [version.encode()])
+    return found
+
+
+def test_a_containerd_is_asked_and_what_goes_is_removed_by_its_own_tool(sandbox: Sandbox, store: Store) -> None:
+    (store.folder / "containers").write_text(
+        f"CONTAINER IMAGE RUNTIME\n{'a' * 64} {worker(OLDEST)} io.containerd.runc.v2\n"
+    )
+    to = connections(sandbox.kubeconfig)
+    (look,) = look_at_nodes(to.settings.images, [NodeFacts("node-a", runtime="containerd://")])
+    assert look.error is None
+    verdicts = judge(to, [look], (), 0)["node-a"]
+    assert stays(verdicts).keys() == {OLDEST, BEFORE, OLD}
+    done = remove(to.settings.images, look, verdicts)
+    assert (done.names, done.error) == ((worker(OLDER),), None)
+    assert set(store.state()["images"]) == {worker(version) for version in (OLDEST, BEFORE, OLD)}
+
+
+def test_a_machine_that_is_another_than_the_node_is_left_alone(sandbox: Sandbox, store: Store) -> None:
+    to = connections(sandbox.kubeconfig)
+    here = NodeFacts("a-node", runtime="containerd://")
+    (look,) = look_at_nodes(to.settings.images, [here])
+    verdicts = judge(to, [look], (), 0)["a-node"]
+    elsewhere = replace(here, machine="f" * 32, boot="00000000-0000-0000-0000-000000000000")
+    (refused,) = look_at_nodes(to.settings.images, [elsewhere])
+    done = remove(to.settings.images, NodeLook(elsewhere, look.images), verdicts)
+    for error in (refused.error, done.error):
+        assert isinstance(error, BlockedError)
+        assert "is not the node a-node" in error.happened
+    assert len(store.state()["images"]) == len(HERE)
+
+
+def test_another_containerd_than_the_kubelets_is_left_alone(sandbox: Sandbox, store: Store) -> None:
+    to = connections(sandbox.kubeconfig)
+    (look,) = look_at_nodes(to.settings.images, [NodeFacts("node-a", runtime="containerd://1.7.11-k3s2")])
+    assert isinstance(look.error, BlockedError)
+    assert "not the one of its kubelet" in look.error.happened

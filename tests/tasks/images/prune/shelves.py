@@ -12,6 +12,7 @@ from tasks.domain.placement import NodeFacts
 from tasks.images import pruning
 from tasks.images.node_listing import use_of
 from tasks.images.prune import HeldImage, ImageUse
+from tasks.images.remote import Remote
 
 FOLDER = "docker.io/apinizercloud"
 
@@ -66,7 +67,7 @@ def shelved(names: Iterable[str]) -> Iterator[dict[str, Shelf]]:
     """The shelves of these nodes; nobody is reached, so how much room a disk has is not known either."""
     shelves = {name: Shelf() for name in names}
 
-    def store_of(settings: ImageSourceSettings, node: NodeFacts, **_: object) -> Shelf:
+    def store_of(settings: ImageSourceSettings, node: NodeFacts, remote: Remote) -> Shelf:
         return shelves[node.name]
 
     def free(*_: object) -> int:
