@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from tasks.domain.errors import UsageError
 from tasks.domain.reference import ImageReference
 from tasks.images.bundle.body import damaged
-from tasks.images.bundle.form import BLOBS, FOR_DOCKER, FORMAT, GZIP, MARK, RECORD, ZSTD
+from tasks.images.bundle.form import BLOBS, FOR_DOCKER, FORMAT, GZIP, MARK, RECORD
 from tasks.images.bundle.record import BundleRecord
 from tasks.images.bundle.scan import Member
 from tasks.images.layout import IMAGE_NAME, INDEX_NAME, LAYOUT_NAME, OCI_LAYOUT, REF_NAME
@@ -21,9 +21,6 @@ Members = Mapping[str, Member]
 
 _NO_SEAL: Final = (
     "It is the archive of another tool and has no seal: that its names are those that were written is not proved."
-)
-_UNPACKED: Final = (
-    "That its compressed layers unpack to what the images' configs say is proved by the runtime that unpacks them."
 )
 
 
@@ -60,9 +57,8 @@ def own_contents(members: Members) -> Contents:
         (image.name, image.config, image.manifest) for image in record.images
     ]:
         raise damaged("its index is not what its record says")
-    _require_layers(images, frozenset(blobs) | {blob.digest for blob in record.left_out})
-    unproven = (_UNPACKED,) if any(_compressed(image) for image in images) else ()
-    return Contents("bundle", images, blobs, record, unproven)
+    _require_layers(images, blobs, frozenset(blob.digest for blob in record.left_out))
+    return Contents("bundle", images, blobs, record)
 
 
 def foreign_contents(members: Members) -> Contents:
@@ -72,7 +68,7 @@ def foreign_contents(members: Members) -> Contents:
     if LAYOUT_NAME in members and INDEX_NAME in members:
         blobs = _blobs(members)
         images = tuple(_layout_images(members, blobs))
-        _require_layers(images, frozenset(blobs))
+        _require_layers(images, blobs)
         return _foreign("oci-layout", images, blobs)
     if FOR_DOCKER in members:
         saved = tuple(_saved_images(members))
@@ -94,8 +90,7 @@ def _foreign(
             observed="Its index names its images by tag only, or not at all.",
             next="Write it with full names, e.g. docker.io/apinizercloud/worker:2025.07.0.",
         )
-    unproven = (_NO_SEAL, _UNPACKED) if any(_compressed(image) for image in images) else (_NO_SEAL,)
-    return Contents(kind, tuple(images), blobs, None, unproven)
+    return Contents(kind, tuple(images), blobs, None, (_NO_SEAL,))
 
 
 def _blobs(members: Members) -> dict[str, Member]:
@@ -144,11 +139,24 @@ def _full_name(annotations: Mapping[str, str]) -> str:
     return ""
 
 
-def _require_layers(images: Sequence[Image], known: frozenset[str]) -> None:
+def _require_layers(
+    images: Sequence[Image], blobs: Mapping[str, Member], left_out: frozenset[str] = frozenset()
+) -> None:
+    """Each layer is there, and is or unpacks to the one that the image's config names."""
     for image in images:
         for layer in image.layers:
-            if layer.blob is None or layer.blob.digest not in known:
+            digest = layer.blob.digest if layer.blob else ""
+            if digest in left_out:
+                continue
+            if digest not in blobs:
                 raise damaged(f"the layer {layer.diff_id} of {image.name} is not in it")
+            if layer.diff_id not in (digest, blobs[digest].unpacked):
+                raise damaged(_another_layer(digest, layer.diff_id, blobs[digest], image.name))
+
+
+def _another_layer(what: str, diff_id: str, member: Member, name: str) -> str:
+    found = f"; it unpacks to {member.unpacked}" if member.unpacked else ""
+    return f"the layer {what} is not the one that the config of {name} names ({diff_id}){found}"
 
 
 def _saved_images(members: Members) -> Iterator[Image]:
@@ -162,7 +170,7 @@ def _saved_images(members: Members) -> Iterator[Image]:
         config = parse_config(content, config_path)
         if len(config.diff_ids) != len(paths):
             raise damaged(f"{config_path} has {len(config.diff_ids)} layers, the archive has {len(paths)} for it")
-        layers = tuple(_saved_layer(members, p, d) for p, d in zip(paths, config.diff_ids, strict=True))
+        layers = tuple(_saved_layer(members, p, d, config_path) for p, d in zip(paths, config.diff_ids, strict=True))
         for reference in filter(None, (ImageReference.find(tag) for tag in tags)):
             name = reference.normal
             yield Image(name, name, config.platform, member.digest, layers, config_content=content)
@@ -182,19 +190,15 @@ def _entries(content: bytes) -> list[tuple[str, list[str], list[str]]]:
     return found
 
 
-def _saved_layer(members: Members, path: str, diff_id: str) -> Layer:
+def _saved_layer(members: Members, path: str, diff_id: str, name: str) -> Layer:
     member = _resolve(members, path)
     if member.digest == diff_id:
         return Layer(diff_id, Descriptor(DOCKER_LAYER, diff_id, member.size))
     # Tools other than Docker compress the layers of this form too.
-    for magic, media_type in ((GZIP, DOCKER_LAYER_GZIP), (ZSTD, DOCKER_LAYER_ZSTD)):
-        if member.head.startswith(magic):
-            return Layer(diff_id, Descriptor(media_type, member.digest, member.size))
-    raise damaged(f"the layer {path} is not the one that the image's config names ({diff_id})")
-
-
-def _compressed(image: Image) -> bool:
-    return any(layer.blob is not None and layer.blob.digest != layer.diff_id for layer in image.layers)
+    if member.unpacked == diff_id:
+        media_type = DOCKER_LAYER_GZIP if member.head.startswith(GZIP) else DOCKER_LAYER_ZSTD
+        return Layer(diff_id, Descriptor(media_type, member.digest, member.size))
+    raise damaged(_another_layer(path, diff_id, member, name))
 
 
 def _resolve(members: Members, path: str) -> Member:

@@ -14,6 +14,7 @@ from typing import Final
 
 from tasks.images.bundle.body import damaged
 from tasks.images.bundle.form import SEAL
+from tasks.images.bundle.unpacking import Unpacked
 from tasks.images.layout import tar_member
 from tasks.images.saved.pax import ArchiveError, pax_records
 
@@ -35,6 +36,7 @@ class Member:
     """A regular file of the archive: `at` is where its content begins; `content` is kept of small JSON only.
 
     `head` are its first bytes, `link` the path that a link leads to (such a member has no content of its own).
+    `unpacked` is the digest of what it unpacks to, "" where it is not compressed.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Member:
     content: bytes | None = None
     head: bytes = b""
     link: str = ""
+    unpacked: str = ""
 
 
 @dataclass(slots=True)
@@ -127,15 +130,17 @@ class Scan:
             raise damaged(f"it holds {name!r}, which is neither a file nor a folder")
 
     def _content(self, name: str, size: int) -> Member:
-        at, digest, head, kept = self._at, hashlib.sha256(), b"", bytearray()
+        at, digest, head, kept, unpacked = self._at, hashlib.sha256(), b"", bytearray(), Unpacked()
         keep = size <= SMALL and self._kept + size <= _ALL_KEPT
         for chunk in self._stream(size):
-            head = head or bytes(chunk[:4])
+            head += bytes(chunk[: 4 - len(head)])
             digest.update(chunk)
+            unpacked.update(chunk)
             if keep and head[:1] in (b"{", b"["):
                 kept += chunk
         self._kept += len(kept)
-        return Member(name, at, size, "sha256:" + digest.hexdigest(), bytes(kept) if kept else None, head)
+        content = bytes(kept) if kept else None
+        return Member(name, at, size, f"sha256:{digest.hexdigest()}", content, head, unpacked=unpacked.digest)
 
     def _behind(self) -> None:
         """The second end block, and nothing but zeros behind it: other tools fill their last record with them."""

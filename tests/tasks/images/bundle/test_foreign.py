@@ -229,7 +229,7 @@ CONFIG_PATH = digest_of(config()).removeprefix("sha256:")
         (old_save, without("0" + "a" * 63 + "/layer.tar"), "is not in it"),
         (old_save, without("1" + "a" * 63 + "/layer.tar"), "is not in it"),
         (old_save, without(CONFIG_PATH), "is not in it"),
-        (old_save, changed("layer.tar", b"file", b"elif"), "is not the one that the image's config names"),
+        (old_save, changed("layer.tar", b"file", b"elif"), "is not the one that the config of"),
         (old_save, changed(CONFIG_PATH, b"linux", b"xunil"), "not those of its name"),
         (old_save, changed("manifest.json", b"Layers", b"Lavers"), "cannot be read"),
         (old_save, changed("manifest.json", b'"Layers": [', b'"Layers": ["x", '), "layers"),
