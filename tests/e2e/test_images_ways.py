@@ -228,8 +228,24 @@ def test_a_tag_that_no_engine_has(cluster: Cluster, old_release: None) -> None:
 
 
 def test_status_tells_what_each_node_holds(cluster: Cluster, old_release: None) -> None:
+    """The release is on one node only: what is complete there, and missing on the other, is told by each runtime."""
+    for letter in NODES:
+        ours = f"ctr -n k8s.io images ls -q | grep ':{NEW}$' | xargs -r ctr -n k8s.io images rm --sync"
+        cluster.on_node(letter, ours)
+    cluster.import_images(NEW, ["A"])
     code, text = cluster.run("images", "status", "--to", NEW, "-f", site(cluster, way="docker-to-nodes"), "-o", "json")
     assert code == 0, text
-    told = json.dumps(json.loads(text))
-    assert "node-a" in told
-    assert "node-b" in told
+    told = json.loads(text)
+    assert told["told_by"] == "runtime"
+    releases = {n["node"]: {r["version"]: r for r in n["releases"]} for n in told["nodes"]}
+    assert {name: {OLD, NEW} & found.keys() for name, found in releases.items()} == {
+        "node-a": {OLD, NEW},
+        "node-b": {OLD},
+    }
+    assert set(releases["node-a"][NEW]["repositories"]) == set(REPOSITORIES)
+    assert all(release["complete"] for found in releases.values() for release in found.values())
+    names = {f"docker.io/apinizercloud/{name}:{NEW}" for name in REPOSITORIES}
+    places = {place["place"]: place for place in told["to"]["places"]}
+    assert {name: set(place["images"]) for name, place in places.items()} == {"node-a": names, "node-b": names}
+    assert {name: set(place["missing"]) for name, place in places.items()} == {"node-a": set(), "node-b": names}
+    assert places["node-a"]["bytes"] == 0
