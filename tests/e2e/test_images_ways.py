@@ -217,6 +217,29 @@ def test_a_node_that_cannot_be_reached_stops_it_before_the_manager(cluster: Clus
     assert cluster.generations() == before
 
 
+def test_a_node_that_keeps_another_image_under_the_registrys_name(cluster: Cluster, old_release: None) -> None:
+    """Its kubelet would not pull: what it keeps would run, whatever that is."""
+    prefix = f"{os.environ['REALCLUSTER_REGISTRY']}/apinizercloud"
+    wrong = f"{prefix}/manager:{NEW}"
+    cluster.on_node("B", f"ctr -n k8s.io images tag docker.io/apinizercloud/cache:{OLD} {wrong}")
+    before = cluster.generations()
+    config = site(cluster, way="docker-to-registry", kind="registry", prefix=prefix, insecure=True)
+    try:
+        for _ in range(30):  # the kubelet reports its images now and then
+            nodes = cluster.get("node", "node-b")["status"]["images"]
+            if any(wrong in image["names"] for image in nodes):
+                break
+            subprocess.run(["sleep", "2"], check=True)
+        code, text = cluster.run("upgrade", "--to", NEW, "--together", "-f", config)
+    finally:
+        cluster.on_node("B", f"ctr -n k8s.io images rm {wrong}")
+    assert code in (1, 3), text
+    assert "node-b" in text
+    assert wrong in text
+    assert "Traceback" not in text
+    assert cluster.generations() == before
+
+
 def test_a_tag_that_no_engine_has(cluster: Cluster, old_release: None) -> None:
     before = cluster.generations()
     code, text = cluster.run("upgrade", "--to", "2025.07.9", "-f", site(cluster, way="docker-to-nodes"))
