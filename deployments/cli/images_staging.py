@@ -142,6 +142,8 @@ def _print_places(result: dict[str, Any]) -> None:
     screen.print()
     if table.row_count:
         screen.print(table)
+    for sentence in result.get("bundle", {}).get("unproven", ()):
+        screen.print(f"Note: {sentence}", markup=False)
     for finding in result["findings"]:
         style = STYLE[Severity(finding["severity"])]
         screen.print(f"{finding['severity']}: {finding['what']}", style=style, markup=False)

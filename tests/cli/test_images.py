@@ -1,6 +1,7 @@
 """The commands on images: their help and bad input, and what they show of a sandbox."""
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,15 @@ def test_a_release_brought_from_one_registry_to_another(cli: Cli, prefect_env: d
     assert world.written() == before
 
 
+def without_record(bundle: Path, path: Path) -> Path:
+    """The same images as another tool might have written them."""
+    with tarfile.open(bundle) as own, tarfile.open(path, "w") as foreign:
+        for member in own:
+            if not member.name.startswith("apinizer-bundle"):
+                foreign.addfile(member, own.extractfile(member))
+    return path
+
+
 def test_a_bundle_made_without_a_cluster_and_loaded(
     alone: Cli, cli: Cli, prefect_env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -264,6 +274,10 @@ def test_a_bundle_made_without_a_cluster_and_loaded(
         loaded = cli("images", "load", file, *way, env=prefect_env)
         assert loaded.code == 0, loaded
         assert registry.manifest(f"apinizercloud/apiportal:{NEW}")
+        assert "Note: " not in loaded.out
+        foreign = cli("images", "load", without_record(file, tmp_path / "foreign.tar"), *way, env=prefect_env)
+        assert foreign.code == 0, foreign
+        assert "Note: " in foreign.out, "what could not be proved of it"
 
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
