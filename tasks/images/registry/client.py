@@ -16,13 +16,16 @@ from tasks.images.registry.address import Repository
 from tasks.images.registry.lines import Lines, never
 from tasks.images.registry.login import Login
 from tasks.images.registry.refusals import Answer, refusal
-from tasks.images.registry.transport import told
+from tasks.images.registry.transport import SilentError, told
 
 # A registry that answered before is given the time of a restart; one that never did is soon said to be away.
 TRIES = 5
 TRIES_UNMET = 2
 PAUSES = (0.3, 1.0, 2.0, 4.0)
+# Of a line that stands still; to take an upload in may keep a registry busy for longer than to read.
 SECONDS = 60.0
+SECONDS_READING = 20.0
+TRIES_SILENT = 2
 CONNECT_SECONDS = 10.0
 REDIRECTS = 5
 # What is read whole: manifests (4 MiB), configs, tags; an answer that is larger is none of them.
@@ -44,7 +47,9 @@ class RegistryClient:
         self.access = access
         self._stop = stop
         self._tries = tries
-        limits = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+        connect = min(seconds, CONNECT_SECONDS)
+        limits = httpx.Timeout(seconds, connect=connect)
+        self._reading = httpx.Timeout(min(seconds, SECONDS_READING), connect=connect)
         self._lines = Lines(stop)
         self._http = httpx.Client(timeout=limits, verify=access.trust(), headers={"Accept-Encoding": "identity"})
         self._login = Login(access, self._fetch_token)
@@ -151,7 +156,10 @@ class RegistryClient:
                 content = _pieces(body) if body else None
                 sent = {**headers, **login}
                 told_of = {"trace": self._lines.trace}
-                request = self._http.build_request(method, url, headers=sent, content=content, extensions=told_of)
+                patience = self._reading if method in ("GET", "HEAD") else self._http.timeout
+                request = self._http.build_request(
+                    method, url, headers=sent, content=content, extensions=told_of, timeout=patience
+                )
                 response = self._http.send(request, stream=True, follow_redirects=False)
             if method not in ("GET", "HEAD") or not response.has_redirect_location:
                 return response
@@ -197,15 +205,16 @@ class RegistryClient:
 
     # ------------------------------------------------------------ patience
     def _persist(self, host: str, once: Callable[[], Answer]) -> Answer:
-        attempt = 0
+        attempt, silent = 0, 0
         while True:
             attempt += 1
             last = attempt >= (self._tries if host in self._met else min(self._tries, TRIES_UNMET))
             try:
                 answer = once()
-            except TemporaryError:
+            except TemporaryError as error:
                 self.heed()
-                if last:
+                silent += isinstance(error, SilentError)
+                if last or silent >= TRIES_SILENT:
                     raise
                 self.pause(attempt)
                 continue

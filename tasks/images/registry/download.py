@@ -7,11 +7,13 @@ from tasks.domain.errors import TemporaryError, UnprovenError
 from tasks.images.model import Descriptor
 from tasks.images.registry.address import Repository
 from tasks.images.registry.client import RegistryClient, noted
-from tasks.images.registry.transport import told
+from tasks.images.registry.transport import SilentError, told
 
 PIECE = 256 * 1024
 # Tries in a row that bring nothing new, and tries in all for one blob.
 TRIES_WITHOUT_PROGRESS = 4
+# A line that stands still counts twice: whoever reads has waited long, and tries again too, telling so.
+SILENCE = 2
 TRIES_IN_ALL = 20
 
 _PART = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
@@ -34,8 +36,9 @@ def blob_pieces(
                 if done > blob.size:
                     raise _other_size(at, blob, f"more than {blob.size} bytes")
                 yield piece
-        except TemporaryError:
-            fruitless = fruitless + 1 if done == before else 1
+        except TemporaryError as error:
+            counts = SILENCE if isinstance(error, SilentError) else 1
+            fruitless = fruitless + counts if done == before else counts
             if fruitless >= TRIES_WITHOUT_PROGRESS or attempt == TRIES_IN_ALL:
                 raise
             client.pause(fruitless)

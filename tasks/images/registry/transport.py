@@ -16,6 +16,10 @@ class UntrustedError(BlockedError):
     """The registry's TLS is not what it should be: nothing that it says counts."""
 
 
+class SilentError(TemporaryError):
+    """The other side stands still: every try costs the whole of the patience, so there are fewer of them."""
+
+
 @contextmanager
 def told(host: str, what: str, *, secure: bool) -> Iterator[None]:
     """Raise the project's errors for the network's; `what` was to be done, `secure` whether over TLS.
@@ -66,7 +70,7 @@ def _error(error: httpx.HTTPError, host: str, what: str, *, secure: bool) -> Upg
             next="Check its name and port, and that it runs" + ("." if secure else " (plain HTTP was spoken)."),
         )
     if isinstance(error, httpx.TimeoutException):
-        return TemporaryError(f"The registry {host} says nothing more.", observed=observed, next="Try again later.")
+        return SilentError(f"The registry {host} says nothing more.", observed=observed, next="Try again later.")
     return TemporaryError(f"The line to the registry {host} broke.", observed=observed, next="Try again.")
 
 

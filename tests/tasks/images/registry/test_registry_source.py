@@ -414,3 +414,39 @@ def test_a_refusal_or_token_without_end_is_cut_off(part: str, status: int, heade
             assert tracemalloc.get_traced_memory()[1] < 50_000_000
         finally:
             tracemalloc.stop()
+
+
+def test_a_registry_that_stands_still_is_given_up_after_two_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads is told, and tries again: to be silent for minutes before helps nobody."""
+    monkeypatch.setattr(client, "SECONDS_READING", 0.4)
+    with served() as registry:
+        registry.put_image(WORKER, [bytes(range(256)) * 12_000], compressed=False)
+        image = find(registry)
+        before = len(registry.requests("GET", "/blobs/"))
+        registry.faults.stall_get = [1_000_000, 0, 0, 0, 0]
+        with pytest.raises(TemporaryError, match="says nothing more"):
+            read(registry, image)
+        assert len(registry.requests("GET", "/blobs/")) - before == 2
+
+
+def test_a_registry_that_stands_still_once_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SECONDS_READING", 0.4)
+    with served() as registry:
+        made = registry.put_image(WORKER, [bytes(range(256)) * 12_000], compressed=False)
+        image = find(registry)
+        registry.faults.stall_get = [1_000_000]
+        assert is_whole(read(registry, image), made)
+
+
+def test_questions_that_nobody_answers_are_put_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SECONDS_READING", 0.4)
+    with served() as registry:
+        registry.put_image(WORKER, [b"layer"])
+        source = RegistrySource(OPEN)
+        source.find([reference(registry)], None)
+        short = {"Content-Length": "10"}
+        registry.faults.answers = [Ordered("GET", "/manifests/", 200, headers=short, body=b"x", times=9)]
+        before = len(registry.requests("GET", "/manifests/"))
+        with pytest.raises(TemporaryError, match="says nothing more"):
+            source.find([reference(registry)], None)
+        assert len(registry.requests("GET", "/manifests/")) - before == 2
