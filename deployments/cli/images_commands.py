@@ -6,6 +6,8 @@ from deployments.cli import images_bundle_options as bun
 from deployments.cli import images_options as img
 from deployments.cli import options as opt
 
+VARIABLES = "Options on images have environment variables of their names: --ssh-user is APINIZER_UPGRADE_SSH_USER."
+
 app = typer.Typer(
     name="images",
     no_args_is_help=True,
@@ -14,7 +16,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(epilog=VARIABLES)
 @img.takes_images(img.Going, img.Taking, img.Bundled, img.Signed, img.Registry, img.Reaching)
 def status(
     *,
@@ -41,7 +43,7 @@ def status(
     images_status.status(settings, wish, held, output)
 
 
-@app.command()
+@app.command(epilog=VARIABLES)
 @img.takes_images(img.Going, img.Taking, img.Bundled, img.Signed, img.Registry, img.Reaching)
 def stage(
     *,
@@ -66,7 +68,7 @@ def stage(
     images_staging.stage(settings, opt.wish(settings, to, "", None, None, repository), output)
 
 
-@app.command()
+@app.command(epilog=VARIABLES)
 @img.takes_images(img.Taking, img.Reaching)
 def bundle(
     *,
@@ -95,7 +97,7 @@ def bundle(
     images_staging.bundle(settings, wish, order, output)
 
 
-@app.command()
+@app.command(epilog=VARIABLES)
 @img.takes_images(img.Going, img.Signed, img.Registry, img.Reaching)
 def load(
     file: bun.Bundle,
@@ -115,7 +117,7 @@ def load(
     images_staging.load(img.with_bundle(settings, images, file), file, output)
 
 
-@app.command()
+@app.command(epilog=VARIABLES)
 @img.takes_images(img.Reaching)
 def prune(
     *,

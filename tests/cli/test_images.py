@@ -34,6 +34,7 @@ def test_help_fits_a_terminal_and_needs_nothing(alone: Cli, command: str) -> Non
     assert f"images {command}".strip() in ran.out
     assert max(map(len, ran.out.splitlines())) <= 80
     assert "…" not in ran.out, "an option's name or text was cut"
+    assert not command or "APINIZER_UPGRADE_SSH_USER" in ran.out
 
 
 @pytest.mark.parametrize("command", ["plan", "upgrade", "images stage", "images status"])
