@@ -11,6 +11,11 @@ from tasks.domain.way import Way
 
 # A word that begins with a dash would be an option of ssh; a blank ends it.
 _WORD = r"^([^\s\x00-\x1f-][^\s\x00-\x1f]*)?$"
+# What OpenSSH's client refuses in the name of a user and of a host (valid_ruser, valid_hostname in ssh.c).
+_USER = r"""^([^\s\x00-\x1f'"`;&<>|(){}-][^\s\x00-\x1f'"`;&<>|(){}]*)?$"""
+_HOST = r"""^([^\s\x00-\x1f'"`;&<>|(){}$\\-][^\s\x00-\x1f'"`;&<>|(){}$\\]*)?$"""
+_HOP = r"""([^\s\x00-\x1f'"`;&<>|(){}@,-][^\s\x00-\x1f'"`;&<>|(){}@,]*@)?(\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9_.][A-Za-z0-9_.%-]*)(:[0-9]{1,5})?"""
+_JUMP = rf"^({_HOP}(,{_HOP})*)?$"
 _PLATFORM = r"^([a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?)?$"
 
 
@@ -22,7 +27,7 @@ class ContainerdSettings(Settings):
 
     ssh: str = Field(
         "",
-        pattern=_WORD,
+        pattern=_HOST,
         title="SSH destination",
         description="As ssh takes it: host, user@host, an alias; here if empty.",
     )
@@ -79,10 +84,10 @@ class NamedNode(Settings):
         "", title="Cluster", description="The cluster's name; needed beside a host where there are several."
     )
     host: str = Field(
-        "", pattern=_WORD, title="Host", description="Name, address or ssh alias; the node's own address if empty."
+        "", pattern=_HOST, title="Host", description="Name, address or ssh alias; the node's own address if empty."
     )
     port: int = Field(0, ge=0, le=65535, title="Port")
-    user: str = Field("", pattern=_WORD, title="User")
+    user: str = Field("", pattern=_USER, title="User")
     runtime: Literal["", "containerd", "docker"] = Field("", title="Runtime", description="As the node says if empty.")
     sudo: bool | None = Field(None, title="sudo")
     extra: bool = Field(
@@ -106,12 +111,12 @@ class NamedNode(Settings):
 class NodeAccessSettings(Settings):
     """How the nodes are reached: OpenSSH's client with its own configuration, agent and known hosts."""
 
-    user: str = Field("", pattern=_WORD, title="User", description="As ssh is configured if empty.")
+    user: str = Field("", pattern=_USER, title="User", description="As ssh is configured if empty.")
     port: int = Field(0, ge=0, le=65535, title="Port", description="As ssh is configured if 0.")
     identity_file: str = Field("", title="Key", description="A private key file; ssh's own and the agent's if empty.")
     config_file: str = Field("", title="SSH configuration", description="Instead of ~/.ssh/config.")
     known_hosts: str = Field("", title="Known hosts", description="Instead of ~/.ssh/known_hosts.")
-    jump: str = Field("", pattern=_WORD, title="Jump host", description="As ssh -J takes it.")
+    jump: str = Field("", pattern=_JUMP, title="Jump host", description="As ssh -J takes it.")
     sudo: bool = Field(default=False, title="sudo", description="ctr or docker is run by sudo -n.")
     runtime: Literal["auto", "containerd", "docker"] = Field(
         "auto", title="Runtime", description="What runs the containers; auto takes what each node says of itself."
@@ -192,8 +197,6 @@ class ImageSourceSettings(Settings):
             raise ValueError(f"the way {self.way} needs the kind registry and its prefix")
         if self.way is Way.PROXY and self.kind != "proxy":
             raise ValueError("the way proxy needs the kind proxy and its prefix")
-        if self.way.source == "bundle" and not self.source.bundle:
-            raise ValueError(f"the way {self.way} needs a bundle: source.bundle")
         if self.way is Way.REGISTRY_TO_REGISTRY and (self.source.prefix or VENDOR) == self.prefix:
             raise ValueError("the registry that images are taken from is the one that they are brought to")
         return self
@@ -212,13 +215,23 @@ def _checked_prefix(value: str) -> str:
 
 
 def by_way(settings: ImageSourceSettings, way: Way | None, *, bundle: str = "") -> ImageSourceSettings:
-    """The same settings with another way, or from another bundle; raise `UsageError` where they do not go together."""
+    """The same settings with another way, or from another bundle; raise `UsageError` where they do not go together.
+
+    Which bundle it is may be said for each run, so only here it is missed.
+    """
     source = settings.source.model_copy(update={"bundle": bundle}) if bundle else settings.source
     try:
-        return ImageSourceSettings(**{**dict(settings), "way": way or settings.way, "source": source})
+        chosen = ImageSourceSettings(**{**dict(settings), "way": way or settings.way, "source": source})
     except ValidationError as error:
         raise UsageError(
             f"The way {way or settings.way} does not go with the installation's settings of images.",
             observed=faults_in(error),
             next="Mend images in the configuration, or choose another way.",
         ) from None
+    if chosen.way.source == "bundle" and not source.bundle:
+        raise UsageError(
+            f"The way {chosen.way} needs a bundle.",
+            observed="images.source.bundle is empty.",
+            next="Name the file: --bundle FILE, or images.source.bundle in the configuration.",
+        )
+    return chosen

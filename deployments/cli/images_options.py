@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from blocks.image_settings import by_way
 from blocks.settings import InstallationSettings, installation_of
 from tasks.domain.errors import UsageError
 from tasks.domain.way import Way
@@ -187,7 +188,10 @@ def with_images(settings: InstallationSettings, choices: Choices) -> Installatio
     _put(nodes, choices, {"ssh_user": "user", "ssh_port": "port", "ssh_key": "identity_file"})
     _put(nodes, choices, {"ssh_config": "config_file", "known_hosts": "known_hosts", "jump": "jump", "sudo": "sudo"})
     nodes["named"] = _named(nodes["named"], choices.get("node") or ())
-    return installation_of({**content, "images": images}, source="given by options")
+    chosen = installation_of({**content, "images": images}, source="given by options")
+    if way:
+        by_way(chosen.images, None)  # raises where it lacks what it needs
+    return chosen
 
 
 def _put(place: dict[str, Any], choices: Choices, names: dict[str, str]) -> None:

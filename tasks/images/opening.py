@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from blocks.image_settings import ContainerdSettings, ImageSourceSettings, NodeAccessSettings
+from blocks.image_settings import ContainerdSettings, ImageSourceSettings, NodeAccessSettings, by_way
 from tasks.domain.errors import BlockedError, UsageError
 from tasks.domain.placement import NodeFacts
 from tasks.domain.reference import DOCKER_HUB, VENDOR, ImageReference
@@ -53,6 +53,7 @@ def source_for(settings: ImageSourceSettings, *, stop: Stop = never, remote: Rem
         case "bundle":
             from tasks.images.bundle import BundleSource
 
+            by_way(settings, None)  # raises where no bundle is named
             signers = Path(given.allowed_signers) if given.allowed_signers else None
             return BundleSource(Path(given.bundle), allowed_signers=signers, stop=stop)
     raise _moves_nothing(settings.way)

@@ -16,10 +16,10 @@ from blocks.settings import (
     ImageSourceSettings,
     InstallationSettings,
     RunSettings,
-    Settings,
     installation_of,
     read_installation,
 )
+from blocks.strict import Settings
 from tasks.domain.component import Component
 from tasks.domain.errors import UsageError
 from tasks.domain.way import Way
@@ -103,11 +103,16 @@ def test_an_empty_mapping_is_all_defaults(tmp_path: Path) -> None:
         ("images: {way: by-pigeon}", "'online', 'docker-to-nodes'"),
         ("images: {way: docker-to-registry}", "needs the kind registry"),
         ("images: {way: proxy, kind: registry, prefix: 'h:5000/a'}", "needs the kind proxy"),
-        ("images: {way: bundle-to-nodes}", "needs a bundle"),
         ("images: {way: registry-to-registry, kind: registry, prefix: 'h:5/a', source: {prefix: 'h:5/a'}}", "is the one that"),
         ("images: {source: {prefix: 'h:5000/a/worker:1'}}", "without a scheme, a tag"),
         ("images: {source: {containerd: {ssh: '-oProxyCommand=x'}}}", "images.source.containerd.ssh"),
         ("images: {nodes: {user: -l}}", "images.nodes.user"),
+        ("images: {nodes: {user: 'root;x'}}", "images.nodes.user"),
+        ("images: {nodes: {named: [{name: a, host: 'h$(x)'}]}}", "images.nodes.named.0.host"),
+        ("images: {nodes: {jump: 'ops@b:22:22'}}", "images.nodes.jump"),
+        ("images: {nodes: {jump: 'bastion;x'}}", "images.nodes.jump"),
+        ("images: {nodes: {jump: 'a,,b'}}", "images.nodes.jump"),
+        ("images: {nodes: {jump: 'b:port'}}", "images.nodes.jump"),
         ("images: {nodes: {named: [{name: a}, {name: a}]}}", "named twice"),
         ("images: {nodes: {named: [{host: h}]}}", "a node has a name"),
         ("images: {nodes: {named: [{name: a, extra: true}]}}", "needs host and runtime"),
@@ -257,3 +262,15 @@ def test_a_uri_is_used_as_it_is() -> None:
 )
 def test_the_prefix_of_every_image(kind: Any, prefix: str, wanted: str) -> None:
     assert ImageSourceSettings(kind=kind, prefix=prefix).wanted_prefix == wanted
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        {"user": "ops@corp.example"}, {"user": "CORP\\\\ops"}, {"jump": "bastion"}, {"jump": "ops@b.example:2222,c"},
+        {"jump": "[fe80::1%eth0]:22"}, {"named": [{"name": "a", "host": "fd00::5"}]},
+    ],
+)  # fmt: skip
+def test_how_ssh_may_be_told_of_machines(nodes: dict[str, object]) -> None:
+    told = InstallationSettings.model_validate({"images": {"nodes": nodes}}).images.nodes
+    assert told.model_dump(exclude_defaults=True).keys() == nodes.keys()

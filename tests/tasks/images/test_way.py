@@ -47,6 +47,12 @@ def test_another_way_is_checked_with_the_rest() -> None:
     given = settings(Way.ONLINE)
     assert by_way(given, None) == given
     assert by_way(given, Way.BUNDLE_TO_NODES, bundle="b.tar").source.bundle == "b.tar"
+    with pytest.raises(UsageError, match="needs a bundle"):
+        by_way(ImageSourceSettings(), Way.BUNDLE_TO_NODES)
+    unnamed = ImageSourceSettings(way=Way.BUNDLE_TO_NODES)  # the file may be named for each run
+    assert by_way(unnamed, None, bundle="b.tar").source.bundle == "b.tar"
+    with pytest.raises(UsageError, match="needs a bundle"):
+        source_for(unnamed)
     with pytest.raises(UsageError, match="docker-to-registry") as raised:
         by_way(given, Way.DOCKER_TO_REGISTRY)
     assert "needs the kind registry" in raised.value.observed
