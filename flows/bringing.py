@@ -14,6 +14,7 @@ from tasks.domain.finding import Finding
 from tasks.domain.inventory import Inventory
 from tasks.domain.plan import Plan
 from tasks.images.demand import Demand, Place
+from tasks.images.proof import one_for_several
 from tasks.images.session import opened_for
 from tasks.images.staging import Settled
 from tasks.images.steps import (
@@ -62,7 +63,8 @@ class Bringing:
         """What was found on the way that a person should read."""
         demand = self.demand.result().findings if self.demand.state.is_completed() else ()
         online = self.findings.result() if self.findings and self.findings.state.is_completed() else ()
-        return (*demand, *online)
+        found = one_for_several(self.found.result()) if self.found and self.found.state.is_completed() else ()
+        return (*demand, *online, *found)
 
     def notes(self) -> tuple[str, ...]:
         """The same as sentences for a report."""

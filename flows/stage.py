@@ -12,12 +12,15 @@ from flows.passage import Passage
 from tasks.cluster.session import session
 from tasks.cluster.steps import take_inventory
 from tasks.domain.component import Component
+from tasks.domain.finding import Finding
 from tasks.domain.plan import PlanRequest
 from tasks.domain.version import Version
 from tasks.domain.way import Way
+from tasks.images.reported import held_otherwise
 from tasks.images.session import images_open
 from tasks.images.staging import BEGUN
 from tasks.images.steps import IMAGES, plan_images
+from tasks.images.surveying import REGISTRY
 
 SAFE = "No component was changed."
 
@@ -74,5 +77,12 @@ def result_of(bringing: Bringing) -> dict[str, Any]:
     return {
         "places": places,
         "sent": sum(settled.sent for settled in bringing.results()),
-        "findings": [finding.model_dump(mode="json") for finding in bringing.noticed()],
+        "findings": [finding.model_dump(mode="json") for finding in (*bringing.noticed(), *_in_the_way(bringing))],
     }
+
+
+def _in_the_way(bringing: Bringing) -> tuple[Finding, ...]:
+    """What nodes have under the registry's names already: staging does no harm by it, and an upgrade would stop."""
+    in_registry = [settled for settled in bringing.results() if settled.place == REGISTRY]
+    manifests = {proof.name: proof.manifest_digest for settled in in_registry for proof in settled.proofs}
+    return tuple(held_otherwise(bringing.demand.result(), manifests)) if manifests else ()

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.domain.errors import DriftError, UnprovenError
+from tasks.domain.finding import Finding, warning
+from tasks.domain.reference import ImageReference
 from tasks.images.model import Image, Proof
 
 
@@ -60,20 +62,20 @@ def require_same(planned: Sequence[Image], now: Sequence[Image]) -> None:
         )
 
 
-def require_unmoved(planned: Mapping[str, str], images: Sequence[Image]) -> None:
-    """Raise `DriftError` where a reference of `planned` (origin to config digest) means another image now."""
-    moved = [
-        f"{image.origin}: planned {planned[image.origin]}, now {image.config}"
-        for image in images
-        if planned.get(image.origin, image.config) != image.config
-    ]
-    if moved:
-        raise DriftError(
-            "A tag was moved since the plan was made.",
-            observed="\n".join(moved),
-            safe="No component was changed.",
-            next="Find out who pushed the tag anew; then plan again.",
-        )
+def one_for_several(found: Mapping[str, Sequence[Image]]) -> tuple[Finding, ...]:
+    """Names of a release that lead to one and the same image at the source: one of them was tagged by mistake."""
+    findings = []
+    for images in found.values():
+        names: dict[str, list[str]] = {}
+        for image in images:
+            names.setdefault(image.config, []).append(image.origin)
+        for config, origins in names.items():
+            components = {ImageReference.parse(origin).repository for origin in origins}
+            if len(components) > 1:
+                what = f"{', '.join(sorted(set(origins)))} are one and the same image ({config})."
+                todo = "Find out which of the tags is wrong at the source before any component runs it."
+                findings.append(warning("image-of-another", what, todo))
+    return tuple(dict.fromkeys(findings))
 
 
 def _fault(image: Image, found: Found | None) -> str:

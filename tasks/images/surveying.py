@@ -20,6 +20,7 @@ from tasks.images.missing import need_of
 from tasks.images.model import Holdings, Image, JsonObject, Need, Platform, Source, Target
 from tasks.images.online import judge, to_ask
 from tasks.images.opening import Opened
+from tasks.images.proof import one_for_several
 from tasks.images.references import Wish, wishes_of
 from tasks.images.registry import holds
 
@@ -248,9 +249,10 @@ def survey(
     if not demand.wishes:
         return Survey(demand, findings=demand.findings)
     found = find(opened, demand)
+    findings = (*demand.findings, *one_for_several(found))
     if settings.way.target == "registry":
         target = opened.registry(known_in_registry(inventory, settings.prefix))
-        return Survey(demand, found, {REGISTRY: looked(target, REGISTRY, the_platform(found))}, {}, demand.findings)
+        return Survey(demand, found, {REGISTRY: looked(target, REGISTRY, the_platform(found))}, {}, findings)
 
     def one(place: Place) -> Look | UpgradeError:
         try:
@@ -261,7 +263,7 @@ def survey(
     answers = list(zip(demand.places, at_once(one, demand.places, settings.parallel), strict=True))
     looks = {place.key: answer for place, answer in answers if isinstance(answer, Look)}
     failed = {place.key: answer for place, answer in answers if isinstance(answer, UpgradeError)}
-    return Survey(demand, found, looks, failed, demand.findings)
+    return Survey(demand, found, looks, failed, findings)
 
 
 def at_once(act: Callable[[T], R], values: Iterable[T], most: int) -> tuple[R, ...]:

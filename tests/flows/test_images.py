@@ -293,11 +293,14 @@ def test_without_a_node_for_a_component_nothing_is_touched(site: Site) -> None:
 
 
 def test_what_a_node_has_under_the_name_already_leaves_the_manager_alone(site: Site) -> None:
+    from flows.stage import stage
     from flows.upgrade import upgrade
 
     name = f"{site.inside.host}/apinizer/worker:{NEW}"
     site.world.sandbox.load_image(name, "node-b")
     before = site.world.written()
+    staged = stage(to=NEW, installation=site.provide())
+    assert [finding["code"] for finding in staged["findings"]] == ["node-holds-other"]
     with pytest.raises(BlockedError, match="node-b holds an image under the name") as raised:
         upgrade(to=NEW, installation=site.provide())
     assert site.whole()

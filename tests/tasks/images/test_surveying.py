@@ -21,6 +21,7 @@ from tasks.domain.version import Version
 from tasks.domain.way import Way
 from tasks.images.demand import Demand
 from tasks.images.model import Holdings, Image, Platform
+from tasks.images.proof import one_for_several
 from tasks.images.references import Wish
 from tasks.images.surveying import demand_for, find_at, looked, read_demand
 from tests.tasks.images.folder_node import FolderNode
@@ -153,3 +154,13 @@ def test_a_name_that_is_refused_may_be_one_that_does_not_exist(refusal: UpgradeE
     assert (image.name, image.origin) == (wish.name, "nexus.local:5/a/worker:2")
     with pytest.raises(type(refusal)):
         find_at(Shelf("another/name:2", refusal), [wish], None)
+
+
+def test_two_components_that_are_one_image_at_the_source() -> None:
+    origins = {"a/worker:2": "w", "a/cache:2": "w", "a/manager:2": "m", "b/manager:2": "m"}
+    images = tuple(
+        Image(f"docker.io/{origin}", origin, AMD, f"sha256:{config}", ()) for origin, config in origins.items()
+    )
+    (finding,) = one_for_several({"linux/amd64": images, "": images})
+    assert (finding.code, finding.severity) == ("image-of-another", Severity.WARNING)
+    assert finding.what.startswith("a/cache:2, a/worker:2 are one")
