@@ -4,7 +4,7 @@ from tasks.images.bundle.absent import MissingBaseError
 from tasks.images.bundle.form import Compression, bundle_name
 from tasks.images.bundle.held import Base, HeldList, read_held
 from tasks.images.bundle.record import BundleFacts
-from tasks.images.bundle.signature import sign_bundle, signature_path
+from tasks.images.bundle.signature import require_key, sign_bundle, signature_path
 from tasks.images.bundle.source import BundleSource, verify_bundle
 from tasks.images.bundle.writing import compression_for, write_bundle
 
@@ -18,6 +18,7 @@ __all__ = [
     "bundle_name",
     "compression_for",
     "read_held",
+    "require_key",
     "sign_bundle",
     "signature_path",
     "verify_bundle",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tasks.domain.errors import NotFoundError, UnprovenError, UpgradeError, UsageError
+from tasks.domain.errors import NOTHING_CHANGED, NotFoundError, UnprovenError, UpgradeError, UsageError
 
 NAMESPACE: Final = "apinizer-bundle"
 
@@ -34,18 +34,11 @@ def sign_bundle(path: Path, key: Path, *, replace: bool = False) -> Path:
             f"{target} exists already.", next="Remove it, name another file, or let it be replaced (--replace)."
         )
     with _opened(path) as file:
-        done = _run(["-Y", "sign", "-n", NAMESPACE, "-f", str(key)], file)
-    if done.returncode or not done.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
-        raise UsageError(
-            f"The bundle could not be signed with {key}.",
-            observed=_last(done.stderr),
-            safe="The bundle itself is complete.",
-            next="A key with a passphrase must be in the agent (ssh-add), and is then named by its public file (KEY.pub).",
-        )
+        signature = _signed(file, key, "The bundle itself is complete.")
     partial = target.with_name(f".{target.name}.partial")
     try:
         with partial.open("wb") as out:
-            out.write(done.stdout)
+            out.write(signature)
             out.flush()
             os.fsync(out.fileno())
         partial.chmod(0o644)
@@ -58,6 +51,29 @@ def sign_bundle(path: Path, key: Path, *, replace: bool = False) -> Path:
             safe="The bundle itself is complete.",
         ) from None
     return target
+
+
+def require_key(key: Path) -> None:
+    """Raise `UsageError` where nothing can be signed with a key: better before a bundle is written than after."""
+    if not key.is_file():
+        raise UsageError(
+            f"There is no key at {key}.",
+            observed="The bundle is to be signed with it.",
+            next="Name a private key of ssh-keygen, or the public file of one that the agent has.",
+        )
+    _signed(subprocess.DEVNULL, key, NOTHING_CHANGED)
+
+
+def _signed(file: int, key: Path, safe: str) -> bytes:
+    done = _run(["-Y", "sign", "-n", NAMESPACE, "-f", str(key)], file)
+    if done.returncode or not done.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
+        raise UsageError(
+            f"The bundle could not be signed with {key}.",
+            observed=_last(done.stderr),
+            safe=safe,
+            next="A key with a passphrase must be in the agent (ssh-add), and is then named by its public file (KEY.pub).",
+        )
+    return done.stdout
 
 
 @contextlib.contextmanager
@@ -101,12 +117,18 @@ def _identity(signature: Path, signers: Path) -> str:
     """Who signed, by the key in the signature alone; whether it is right is asked afterwards."""
     if not signature.exists():
         raise UnprovenError(
-            f"The bundle is not signed: there is no {signature}.",
+            "The bundle is not signed.",
+            observed=f"There is no {signature}.",
             safe="Nothing of it was imported.",
             next="Bring the signature along with the bundle, or load without allowed signers if that is meant.",
         )
     if not signers.exists():
-        raise NotFoundError(f"There is no file of allowed signers at {signers}.", safe="Nothing of it was imported.")
+        raise UsageError(
+            f"There is no file of allowed signers at {signers}.",
+            observed="Without it nobody's signature counts.",
+            safe="Nothing of it was imported.",
+            next="Name the file that lists who may sign (ssh-keygen(1), ALLOWED SIGNERS).",
+        )
     done = _run(["-Y", "find-principals", "-s", str(signature), "-f", str(signers)], subprocess.DEVNULL)
     names = done.stdout.decode(errors="replace").split()
     if done.returncode or not names:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from tasks.domain.errors import BlockedError, StoppedError, UnprovenError, UpgradeError
-from tasks.domain.reference import ImageReference
 from tasks.images.bundle.form import FOR_DOCKER, MARK_MEMBER, RECORD, Compression, bundle_name
 from tasks.images.bundle.held import Base
 from tasks.images.bundle.outlet import Outlet
@@ -30,6 +29,7 @@ from tasks.images.layout import (
 )
 from tasks.images.media import PLAIN_LAYERS
 from tasks.images.model import Blob, Descriptor, Image, Layer, Source
+from tasks.images.saved.writer import familiar
 
 Progress = Callable[[int, int], None]
 
@@ -83,19 +83,7 @@ def write_bundle(
     finally:
         outlet.close()
         slot.discard()
-    return BundleFacts(
-        path=str(path),
-        size=outlet.size,
-        sha256=sha256,
-        kind="bundle",
-        compression=chosen,
-        version=version,
-        made_at=made_at,
-        platforms=record.platforms,
-        images=record.images,
-        base=record.base,
-        left_out=record.left_out,
-    )
+    return _facts(record, path, outlet.size, sha256, chosen)
 
 
 @dataclass(slots=True)
@@ -245,7 +233,7 @@ def _for_docker(assembled: Sequence[tuple[Image, Assembled]]) -> bytes:
     listed = [
         {
             "Config": blob_path(image.config),
-            "RepoTags": [_for_people(image.name)],
+            "RepoTags": [familiar(image.name)],
             "Layers": [blob_path(layer["digest"]) for layer in json.loads(each.manifest)["layers"]],
         }
         for image, each in assembled
@@ -253,11 +241,20 @@ def _for_docker(assembled: Sequence[tuple[Image, Assembled]]) -> bytes:
     return json.dumps(listed, separators=(",", ":")).encode()
 
 
-def _for_people(name: str) -> str:
-    """A full name as Docker shows it: without `docker.io/` and `library/`."""
-    reference = ImageReference.parse(name)
-    short = str(reference).removeprefix("docker.io/")
-    return short.removeprefix("library/") if short != str(reference) else short
+def _facts(record: BundleRecord, path: Path, size: int, sha256: str, compression: Compression) -> BundleFacts:
+    return BundleFacts(
+        path=str(path),
+        size=size,
+        sha256=sha256,
+        kind="bundle",
+        compression=compression,
+        version=record.version,
+        made_at=record.made_at,
+        platforms=record.platforms,
+        images=record.images,
+        base=record.base,
+        left_out=record.left_out,
+    )
 
 
 def _distinct(images: Sequence[Image]) -> tuple[Image, ...]:

@@ -10,7 +10,16 @@ from tasks.domain.component import Component
 from tasks.domain.errors import NotFoundError, UsageError
 from tasks.domain.reference import ImageReference
 from tasks.domain.version import Version
-from tasks.images.bundle import Base, BundleFacts, read_held, sign_bundle, verify_bundle, write_bundle
+from tasks.images.bundle import (
+    Base,
+    BundleFacts,
+    read_held,
+    require_key,
+    sign_bundle,
+    signature_path,
+    verify_bundle,
+    write_bundle,
+)
 from tasks.images.model import Image, Platform, Source
 from tasks.images.opening import Opened
 from tasks.images.references import release_references
@@ -81,8 +90,10 @@ def make_bundle(
     made_at: datetime,
     progress: Progress,
 ) -> BundleFacts:
-    """Write the file; it appears whole or not at all.  Raise what `write_bundle` raises."""
-    return write_bundle(
+    """Write the file; it appears whole or not at all.  Raise what `write_bundle` and `require_key` raise."""
+    if order.sign:
+        require_key(Path(order.sign).expanduser())
+    facts = write_bundle(
         opened.source(),
         images,
         Path(order.out or ".").expanduser(),
@@ -94,6 +105,9 @@ def make_bundle(
         progress=progress,
         stop=opened.stop,
     )
+    # The signature of a file that was replaced is not this one's.
+    signature_path(Path(facts.path)).unlink(missing_ok=True)
+    return facts
 
 
 def prove_bundle(opened: Opened, order: BundleOrder, path: Path, progress: Progress) -> Bundled:

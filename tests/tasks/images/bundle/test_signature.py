@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from blocks.image_settings import ImageSourceSettings
 from tasks.domain.errors import NotFoundError, UnprovenError, UsageError
-from tasks.images.bundle import BundleSource, sign_bundle, verify_bundle
-from tests.tasks.images.bundle.shelf import bundle
+from tasks.domain.version import Version
+from tasks.images.bundle import BundleSource, require_key, sign_bundle, verify_bundle
+from tasks.images.bundling.release import BundleOrder, make_bundle
+from tasks.images.opening import Opened
+from tests.tasks.images.bundle.shelf import AT, Shelf, bundle, release
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen here")
 
@@ -102,7 +106,7 @@ def test_wrong_calls(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sign_bundle(signed, folder / "key")
     with pytest.raises(UsageError, match="nobody whose signature counts"):
         verify_bundle(signed, signature=folder / "b.sig")
-    with pytest.raises(NotFoundError, match="no file of allowed signers"):
+    with pytest.raises(UsageError, match="no file of allowed signers"):
         verify_bundle(signed, allowed_signers=folder / "none")
     with pytest.raises(UsageError, match="could not be signed"):
         sign_bundle(signed, folder / "nokey", replace=True)
@@ -125,3 +129,25 @@ def test_a_damaged_bundle_is_refused_whatever_its_signature(signed: Path) -> Non
     signed.write_bytes(raw)
     with pytest.raises(UnprovenError, match="damaged"):
         verify_bundle(signed, allowed_signers=signed.parent / "signers")
+
+
+@pytest.mark.parametrize("name", ["none", "text", "locked"])
+def test_a_key_that_cannot_sign_is_told_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text").write_text("no key")
+    key(tmp_path / "locked", "a passphrase")
+    opened = Opened(ImageSourceSettings())
+    order = BundleOrder(to=Version("2025.07.0"), out=str(tmp_path / "b"), sign=str(tmp_path / name))
+    with pytest.raises(UsageError):
+        make_bundle(opened, order, (), None, AT, lambda _done, _all: None)
+    assert not (tmp_path / "b").exists()
+    require_key(key(tmp_path / "good"))
+
+
+def test_a_bundle_that_is_replaced_loses_its_signature(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign_bundle(signed, signed.parent / "key")
+    shelf, opened = Shelf(), Opened(ImageSourceSettings())
+    monkeypatch.setattr(opened, "source", lambda: shelf)
+    order = BundleOrder(to=Version("2025.07.0"), out=str(signed), replace=True)
+    make_bundle(opened, order, release(shelf), None, AT, lambda _done, _all: None)
+    assert not signed.with_name("b.sig").exists()
+    assert verify_bundle(signed).signed_by == ""
