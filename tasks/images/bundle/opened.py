@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from tasks.domain.errors import NotFoundError, StoppedError, UpgradeError, UsageError
+from tasks.domain.errors import StoppedError, UpgradeError, UsageError
 from tasks.images.bundle.body import Body, FramedBody, PlainBody, StreamedBody, damaged
 from tasks.images.bundle.contents import Contents, foreign_contents, own_contents
 from tasks.images.bundle.form import GZIP, MARK_MEMBER, SEAL_SIZE, ZSTD, is_own, seal, zstd_frames, zstd_tail_size
@@ -33,7 +33,7 @@ class Opened:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Raise `NotFoundError`, `UsageError` (no archive at all) or `DamagedArchiveError` (not even its ends are right)."""
+        """Raise `UsageError` (no file, no archive at all) or `DamagedArchiveError` (not even its ends are right)."""
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as problem:
@@ -150,7 +150,10 @@ def _state(of: os.stat_result) -> tuple[int, int, int]:
 
 def _unopened(path: Path, problem: OSError) -> UpgradeError:
     if isinstance(problem, FileNotFoundError):
-        return NotFoundError(f"There is no bundle at {path}.", next="Name the file that `images bundle` wrote.")
+        return UsageError(
+            f"There is no bundle at {path}.", observed="No file has this name.",
+            next="Name the file that `images bundle` wrote.",
+        )  # fmt: skip
     return UsageError(
         f"{path} cannot be read.", observed=problem.strerror or type(problem).__name__,
         next="Name a file that this user may read.",

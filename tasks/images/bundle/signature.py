@@ -31,7 +31,10 @@ def sign_bundle(path: Path, key: Path, *, replace: bool = False) -> Path:
     target = signature_path(path)
     if target.exists() and not replace:
         raise UsageError(
-            f"{target} exists already.", next="Remove it, name another file, or let it be replaced (--replace)."
+            f"{target} exists already.",
+            observed="A signature never takes the place of a file unasked.",
+            safe="The bundle itself is complete.",
+            next="Remove it, name another file, or let it be replaced (--replace).",
         )
     with _opened(path) as file:
         signature = _signed(file, key, "The bundle itself is complete.")

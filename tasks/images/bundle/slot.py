@@ -36,7 +36,9 @@ class Slot:
         try:
             if path.exists() and not replace:
                 raise UsageError(
-                    f"{path} exists already.", next="Remove it, name another file, or let it be replaced (--replace)."
+                    f"{path} exists already.",
+                    observed="A bundle never takes the place of a file unasked.",
+                    next="Remove it, name another file, or let it be replaced (--replace).",
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
             # What a run that died left has this name too, and is written over.

@@ -72,7 +72,7 @@ class BundleSource:
     def verify(self, progress: Progress = _silent) -> BundleFacts:
         """Prove every byte that can be; `progress` is told the bytes read and their total.
 
-        Raise `NotFoundError`, `UsageError` (no archive of images), `DamagedArchiveError`, `UnprovenError` (its
+        Raise `UsageError` (no file, no archive of images), `DamagedArchiveError`, `UnprovenError` (its
         signature) or `StoppedError`.
         """
         return self._known(progress)[1]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from tasks.domain.errors import UnprovenError
+from tasks.domain.errors import BlockedError, UnprovenError
 from tasks.images.media import DOCKER_LAYER, DOCKER_LAYER_ZSTD, OCI_LAYER_ZSTD
 from tasks.images.model import Blob
 
@@ -26,7 +26,7 @@ def needs_plain(blob: Blob, version: str) -> bool:
 def plain(blob: Blob, spool: str | None = None) -> Iterator[Blob]:
     """The layer uncompressed, by way of a temporary file in `spool`: an archive tells a file's size before its bytes.
 
-    Raise `UnprovenError` where the layer is not what it says it is.
+    Raise `UnprovenError` where the layer is not what it says it is, `BlockedError` where it does not fit there.
     """
     import zstandard
 
@@ -37,8 +37,11 @@ def plain(blob: Blob, spool: str | None = None) -> Iterator[Blob]:
         try:
             for chunk in blob.chunks:
                 file.writelines(unpacking.feed(chunk))
+            file.flush()
         except zstandard.ZstdError as error:
             raise _damaged(blob, error) from None
+        except OSError as error:
+            raise _no_room(blob, error, spool or tempfile.gettempdir()) from None
         size = file.tell()
         file.seek(0)
         yield Blob("layer", blob.diff_id, blob.diff_id, size, DOCKER_LAYER, _chunks_of(file))
@@ -49,6 +52,14 @@ def _damaged(blob: Blob, error: "zstandard.ZstdError") -> UnprovenError:
         f"The layer {blob.diff_id} cannot be unpacked.",
         observed=str(error),
         next="Start again; if it stays so, the source is damaged: pull or push the image there anew.",
+    )
+
+
+def _no_room(blob: Blob, error: OSError, folder: str) -> BlockedError:
+    return BlockedError(
+        f"The layer {blob.diff_id} cannot be unpacked in {folder}.",
+        observed=error.strerror or type(error).__name__,
+        next="Free some space there, or name another folder: TMPDIR.",
     )
 
 

@@ -1,6 +1,7 @@
 """Little that unpacks to much: memory is bounded by what is handed on at once, not by what somebody sent."""
 
 import hashlib
+import resource
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tasks.domain.errors import DamagedArchiveError, UpgradeError
+from tasks.domain.errors import BlockedError, DamagedArchiveError, UpgradeError
 from tasks.images.bundle import verify_bundle
 from tasks.images.bundle.form import zstd_tail
 from tasks.images.media import OCI_LAYER_ZSTD
@@ -81,6 +82,18 @@ def test_a_layer_for_an_old_engine(tmp_path: Path) -> None:
             assert unpacked.size == 300 * MEGABYTE
 
     assert peak(unpack) < LITTLE
+
+
+def test_a_layer_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
+    packed = zstandard.compress(bytes(50 * MEGABYTE))
+    layer = Blob("layer", "sha256:" + "0" * 64, digest_of(packed), len(packed), OCI_LAYER_ZSTD, iter([packed]))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 * MEGABYTE, before[1]))
+    try:
+        with pytest.raises(BlockedError, match="cannot be unpacked in"), plain(layer, str(tmp_path)):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_frames_in_pieces_of_any_size() -> None:
