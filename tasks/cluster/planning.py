@@ -13,7 +13,7 @@ from tasks.cluster.verification import verify
 from tasks.domain.component import Component, repositories
 from tasks.domain.inventory import Inventory
 from tasks.domain.plan import Plan, PlanRequest, make_plan, new_image
-from tasks.images.registry import holds
+from tasks.images.registry import holds, registry_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ def prove_there(connections: Connections, plan: Plan) -> dict[str, list[str]]:
 def held_repositories(connections: Connections, inventory: Inventory, request: PlanRequest) -> dict[str, bool]:
     """Which of the disputed repositories hold the target: first the nodes are asked, then the registry."""
     held: dict[str, bool] = {}
+    registries = {registry_of(c.image) for d in inventory.deployments for c in d.containers}
     for component in Component:
         candidates = repositories(component, request.to)
         deployments = inventory.of(component)
@@ -72,7 +73,8 @@ def held_repositories(connections: Connections, inventory: Inventory, request: P
         if any(name in held for name in candidates):
             continue
         for name in candidates:
-            answer = holds(new_image(deployments[0].main, request, name), connections.settings.images)
+            image = new_image(deployments[0].main, request, name)
+            answer = holds(image, connections.settings.images, registries=registries)
             if answer is not None:
                 held[name] = answer
     return held

@@ -22,7 +22,7 @@ from tasks.images.online import judge, to_ask
 from tasks.images.opening import Opened
 from tasks.images.proof import one_for_several
 from tasks.images.references import Wish, wishes_of
-from tasks.images.registry import holds
+from tasks.images.registry import holds, registry_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -224,12 +224,13 @@ def ask_registries(demand: Demand, settings: ImageSourceSettings) -> tuple[Findi
     """
     answers: dict[str, bool | None] = {}
     silent: set[str] = set()
+    registries = {registry_of(wish.name) for wish in demand.wishes}
     for name in to_ask(demand):
         reference = ImageReference.parse(name)
         host = reference.registry
         hub = host == "docker.io"
         asked = ImageReference("" if hub else host, reference.path, reference.tag)
-        answers[name] = None if host in silent else holds(asked, settings)
+        answers[name] = None if host in silent else holds(asked, settings, registries=registries)
         if answers[name] is None:
             silent.add(host)
     return judge(demand, answers)

@@ -23,8 +23,9 @@ from tasks.images.demand import Demand
 from tasks.images.model import Holdings, Image, Platform
 from tasks.images.proof import one_for_several
 from tasks.images.references import Wish
-from tasks.images.surveying import demand_for, find_at, looked, read_demand
+from tasks.images.surveying import ask_registries, demand_for, find_at, looked, read_demand
 from tests.tasks.images.folder_node import FolderNode
+from tests.tasks.images.registry.served import PASSWORD, USER, served
 
 NODES = ("node-a", "node-b")
 NAMES_NO_NODES = [
@@ -164,3 +165,16 @@ def test_two_components_that_are_one_image_at_the_source() -> None:
     (finding,) = one_for_several({"linux/amd64": images, "": images})
     assert (finding.code, finding.severity) == ("image-of-another", Severity.WARNING)
     assert finding.what.startswith("a/cache:2, a/worker:2 are one")
+
+
+def test_with_images_of_several_registries_none_is_shown_the_password() -> None:
+    """Whose it is cannot be told; of one alone it is that one's."""
+    own = ImageSourceSettings.model_validate({"user": USER, "password": PASSWORD, "insecure": True})
+    with served(auth="basic") as one, served(auth="basic") as other:
+        for registry in (one, other):
+            registry.put_image("apinizercloud/worker:2025.07.0", [b"layer"])
+        wishes = [Wish(registry.name("apinizercloud/worker:2025.07.0"), ()) for registry in (one, other)]
+        ask_registries(Demand(tuple(wishes), (), nodes_known=False), own)
+        assert not [seen for registry in (one, other) for seen in registry.requests() if seen.authorization]
+        ask_registries(Demand((wishes[0],), (), nodes_known=False), own)
+        assert any(seen.authorization for seen in one.requests())
