@@ -27,10 +27,15 @@ def name_of(version: str) -> str:
     return f"{FOLDER}/{REPOSITORY[version]}:{version}"
 
 
+@pytest.fixture(scope="module")
+def installed(kubeconfig: str) -> None:
+    """A fresh installation, which no test here changes."""
+    Cluster(kubeconfig, Path()).reset()
+
+
 @pytest.fixture
-def held(cluster: Cluster, tmp_path: Path) -> Iterator[Path]:
+def held(cluster: Cluster, installed: None, tmp_path: Path) -> Iterator[Path]:
     """A configuration that reaches the nodes, which hold four releases of the folder."""
-    cluster.reset()
     for version, content in CONTENT.items():
         archive = tmp_path / f"{version}.tar"
         short = name_of(version).removeprefix("docker.io/")
