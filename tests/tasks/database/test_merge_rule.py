@@ -67,7 +67,8 @@ def test_a_rule_reads_back(text: str) -> None:
 def test_documents_come_apart_and_together_byte_for_byte(document: dict[str, Any]) -> None:
     whole = bson.encode(document)
     assert build(fields(whole)) == whole
-    assert [name.decode() for name, _ in elements(whole)] == list(document)
+    # The driver puts _id first.
+    assert [name.decode() for name, _ in elements(whole)] == list(bson.decode(whole))
     for name, element in elements(whole):
         assert bson.encode({"v": element.decoded()}) == build({b"v": element})
         if name and b"." not in name:
