@@ -216,7 +216,15 @@ def test_a_source_that_goes_away_in_mid_transfer_is_waited_for(site: Site, fault
     assert site.whole()
 
 
-def test_an_interruption_in_mid_transfer(site: Site, faults: Faults) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs are started with SIGINT ignored, and Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_in_mid_transfer(site: Site, faults: Faults, interruptible: None) -> None:
     from flows.stage import stage
 
     before = site.world.written()
