@@ -42,11 +42,14 @@ bench-e2e: .venv/.testing
 # Needs $$KUBECONFIG and the REALCLUSTER_* variables of a real cluster that may be wrecked.
 e2e: contract story
 
+# Those of the end-to-end tests that touch no installation go beside the contract.
+BESIDE := $(foreach part,nodes registry bundle,tests/e2e/test_images_$(part).py)
+
 contract: .venv/.testing
-	CONTRACT_TARGET=real $(BIN)/pytest -n 3 tests/contract
+	CONTRACT_TARGET=real $(BIN)/pytest -n 4 --dist loadgroup tests/contract $(BESIDE)
 
 story: .venv/.testing
-	$(BIN)/pytest tests/e2e
+	$(BIN)/pytest tests/e2e $(addprefix --ignore=,$(BESIDE))
 
 # Exact versions with hashes, no addresses.
 lock:
