@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-.PHONY: install demo test lint bench bench-e2e e2e contract story lock clean
+.PHONY: install demo test lint bench bench-e2e e2e contract story parts lock clean
 
 install: .venv/.installed
 
@@ -40,16 +40,19 @@ bench-e2e: .venv/.testing
 	$(BIN)/python -m tests.bench.images
 
 # Needs $$KUBECONFIG and the REALCLUSTER_* variables of a real cluster that may be wrecked.
-e2e: contract story
-
-# Those of the end-to-end tests that touch no installation go beside the contract.
-BESIDE := $(foreach part,nodes registry bundle,tests/e2e/test_images_$(part).py)
+e2e: contract story parts
 
 contract: .venv/.testing
-	CONTRACT_TARGET=real $(BIN)/pytest -n 4 --dist loadgroup tests/contract $(BESIDE)
+	CONTRACT_TARGET=real $(BIN)/pytest -n 3 tests/contract
+
+# Sources and targets of images by themselves; the stories go through all of them as well.
+PARTS := $(foreach part,bundle docker nodes prune registry,tests/e2e/test_images_$(part).py)
 
 story: .venv/.testing
-	$(BIN)/pytest tests/e2e $(addprefix --ignore=,$(BESIDE))
+	$(BIN)/pytest tests/e2e $(addprefix --ignore=,$(PARTS))
+
+parts: .venv/.testing
+	$(BIN)/pytest $(PARTS)
 
 # Exact versions with hashes, no addresses.
 lock:

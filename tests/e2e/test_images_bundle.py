@@ -39,9 +39,6 @@ from tasks.images.registry.target import RegistryTarget
 from tasks.images.remote import Host, Remote
 from tests.e2e.test_images_registry import own
 
-# One after another, beside others: they share a node, and touch no installation.
-pytestmark = pytest.mark.xdist_group("node-d")
-
 SPACE = "e2e-bundle"
 OLD, NEW = "2025.04.3", "2025.07.0"
 PARTS = {

@@ -27,9 +27,6 @@ from tasks.images.missing import need_of
 from tasks.images.model import Blob, Holdings, Image, Need, Platform, Source
 from tasks.images.remote import Host, Remote
 
-# One after another, beside others: they share a node, and touch no installation.
-pytestmark = pytest.mark.xdist_group("nodes")
-
 SPACE = "e2e-images"
 OLD, NEW = "2025.04.3", "2025.07.0"
 REFERENCES = [ImageReference.parse(f"apinizercloud/{each}:{NEW}") for each in

@@ -32,9 +32,6 @@ from tasks.images.registry.target import RegistryTarget
 from tests.tasks.images.registry.plain import PlainSource
 from tests.tasks.images.registry.served import PASSWORD, USER, certificate
 
-# One after another, beside others: they share a node, and touch no installation.
-pytestmark = pytest.mark.xdist_group("node-d")
-
 OLD, NEW = "2025.04.3", "2025.07.0"
 REPOSITORIES = ("manager", "worker", "cache", "integration")
 OPEN = Access(insecure=True)
