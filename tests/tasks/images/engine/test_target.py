@@ -330,7 +330,7 @@ def test_a_failure_that_ends_with_zero(
             "The image a:1 already exists, renaming the old one with ID sha256:ab to empty string\nLoaded image: a:1",
             False,
         ),
-        ("WARNING: Error loading config file: /root/.docker/config.json\nLoaded image: a:1\n", False),
+        ("WARNING: Error loading config file: /home/operator/.docker/config.json\nLoaded image: a:1\n", False),
         ("", False),
         ("Loaded image: a:1\nwrite /x: no space left on device", True),
         ('Loaded image: a:1\n{"errorDetail":{"message":"x"},"error":"x"}', True),
