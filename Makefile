@@ -45,8 +45,8 @@ e2e: contract story parts
 contract: .venv/.testing
 	CONTRACT_TARGET=real $(BIN)/pytest -n 3 tests/contract
 
-# Sources and targets of images by themselves; the stories go through all of them as well.
-PARTS := $(foreach part,bundle docker nodes prune registry,tests/e2e/test_images_$(part).py)
+# Sources and targets of images by themselves, and what breaks on the way; the stories go through all ways as well.
+PARTS := $(foreach part,bundle docker faults nodes prune registry,tests/e2e/test_images_$(part).py)
 
 story: .venv/.testing
 	$(BIN)/pytest tests/e2e $(addprefix --ignore=,$(PARTS))
