@@ -35,6 +35,21 @@ def is_digest(text: object) -> bool:
     return isinstance(text, str) and _SHA256.fullmatch(text) is not None
 
 
+_MACHINES = {
+    "x86_64": ("amd64", ""),
+    "amd64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "arm64": ("arm64", ""),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "i686": ("386", ""),
+    "i386": ("386", ""),
+    "ppc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+    "riscv64": ("riscv64", ""),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
     """What an image runs on, in Go's words: linux, amd64, and for arm the variant."""
@@ -50,6 +65,15 @@ class Platform:
         if len(parts) not in (2, 3) or not all(parts):
             raise UsageError(f"{text!r} is not a platform.", next="Write it as linux/amd64 or linux/arm64/v8.")
         return cls(*parts)
+
+    @classmethod
+    def of_machine(cls, word: str) -> "Platform | None":
+        """The Linux platform that the kernel calls so (`uname -m`), None for a word that is not known.
+
+        Go's words for them: https://go.dev/doc/install/source#environment.
+        """
+        known = _MACHINES.get(word)
+        return cls("linux", *known) if known else None
 
     def matches(self, other: "Platform") -> bool:
         """Whether an image for one of them runs on the other; a variant counts only where both tell one."""

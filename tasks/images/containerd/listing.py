@@ -17,20 +17,6 @@ _SIZE = re.compile(r"([0-9]+) .*/([0-9a-f]{64})")
 _VERSION = re.compile(r"Version:[ \t]*(\S+)")
 _MINOR = re.compile(r"v?(\d+)\.(\d+)")
 _ROUNDED = re.compile(r"([0-9.]+) ([KMGT]i)?B")
-# uname -m, in Go's words (https://go.dev/doc/install/source#environment).
-_ARCHITECTURES = {
-    "x86_64": ("amd64", ""),
-    "amd64": ("amd64", ""),
-    "aarch64": ("arm64", ""),
-    "arm64": ("arm64", ""),
-    "armv7l": ("arm", "v7"),
-    "armv6l": ("arm", "v6"),
-    "i686": ("386", ""),
-    "i386": ("386", ""),
-    "ppc64le": ("ppc64le", ""),
-    "s390x": ("s390x", ""),
-    "riscv64": ("riscv64", ""),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +94,7 @@ def parse_server(text: str) -> str:
 def parse_machine(text: str) -> Platform | None:
     """The platform that `uname -s -m` tells."""
     words = text.split()
-    known = _ARCHITECTURES.get(words[1]) if len(words) == 2 and words[0] == "Linux" else None
-    return Platform("linux", *known) if known else None
+    return Platform.of_machine(words[1]) if len(words) == 2 and words[0] == "Linux" else None
 
 
 def parse_images(text: str) -> dict[str, Named]:

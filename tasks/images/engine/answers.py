@@ -1,20 +1,12 @@
 """Reads what a Docker engine says of itself and of its images (Engine API, /info and /images/NAME/json); pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.domain.reference import ImageReference
 from tasks.images.model import Image, JsonObject, Platform, is_digest
 from tasks.images.saved.v1_id import chain_ids
 
-# The kernel's word for the processor (`uname -m`), which /info tells, in Go's words.
-_ARCHITECTURES = {
-    "x86_64": ("amd64", ""),
-    "aarch64": ("arm64", ""),
-    "armv7l": ("arm", "v7"),
-    "armv6l": ("arm", "v6"),
-    "i686": ("386", ""),
-}
 CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 
 
@@ -46,12 +38,12 @@ class Known:
 def engine_facts(info: JsonObject) -> EngineFacts:
     """What /info tells; what it leaves out is empty."""
     word = str(info.get("Architecture") or "")
-    architecture, variant = _ARCHITECTURES.get(word, (word, ""))
+    processor = Platform.of_machine(word) or Platform("linux", word)
     status = info.get("DriverStatus") or []
     return EngineFacts(
         version=str(info.get("ServerVersion") or ""),
         root=str(info.get("DockerRootDir") or ""),
-        platform=Platform(str(info.get("OSType") or "linux"), architecture, variant),
+        platform=replace(processor, os=str(info.get("OSType") or "linux")),
         keeps_blobs=any(isinstance(pair, list) and CONTAINERD_STORE in pair for pair in status),
     )
 
