@@ -8,8 +8,19 @@ see the CRI's `ImageStatus` and the kubelet's `convertToAPIContainerStatuses`.
 from collections.abc import Mapping
 
 from tasks.cluster.answers import JsonObject
+from tasks.domain.reference import ImageReference
+from tasks.domain.step import RolloutStep
 
 _SCHEMES = ("docker-pullable://", "docker://")
+
+
+def expected_digests(step: RolloutStep, digests: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """By a container's name what its new image may be reported under; `digests` by the image's full name.
+
+    A container of which nothing is known is left out.
+    """
+    names = {change.container: ImageReference.parse(change.new).normal for change in step.changes}
+    return {container: digests[name] for container, name in names.items() if name in digests}
 
 
 def runs_other(pod: JsonObject, expected: Mapping[str, frozenset[str]]) -> str:

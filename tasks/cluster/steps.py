@@ -10,6 +10,7 @@ from tasks.cluster.image_change import set_images
 from tasks.cluster.planning import read_plan
 from tasks.cluster.pod_log import RolloutLog
 from tasks.cluster.rollout import RolloutProgress, wait_ready
+from tasks.cluster.running_image import expected_digests
 from tasks.cluster.session import connected, hub
 from tasks.cluster.verdict import Counts
 from tasks.cluster.verification import verify
@@ -17,7 +18,6 @@ from tasks.domain.errors import StoppedError
 from tasks.domain.inventory import Inventory
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.plan_text import plan_markdown
-from tasks.domain.reference import ImageReference
 from tasks.domain.step import RolloutStep
 from tasks.domain.version import Version
 from tasks.record import stopping
@@ -98,7 +98,7 @@ def ask_versions(
 
     `digests`: what an image may be reported under, by its full name; a pod that runs another one is told.
     """
-    images = {c.container: digests.get(ImageReference.parse(c.new).normal, frozenset()) for c in step.changes}
+    images = expected_digests(step, digests)
     if not step.serves:
         tell(str(step.key), State.DONE, "Ready; it answers no version of its own", 1.0)
         return ()

@@ -2,7 +2,10 @@
 
 import pytest
 
-from tasks.cluster.running_image import runs_other
+from tasks.cluster.running_image import expected_digests, runs_other
+from tasks.domain.component import Component
+from tasks.domain.inventory import DeploymentKey
+from tasks.domain.step import ImageChange, RolloutStep
 
 CONFIG, MANIFEST, OTHER = (f"sha256:{letter * 64}" for letter in "abc")
 EXPECTED = {"worker": frozenset({CONFIG, MANIFEST})}
@@ -33,3 +36,14 @@ def test_what_is_reported(said: str, *, other: bool, kind: str) -> None:
 def test_a_container_of_which_nothing_is_known() -> None:
     assert runs_other({"status": {"containerStatuses": [{"name": "worker", "imageID": OTHER}]}}, {}) == ""
     assert runs_other({}, EXPECTED) == ""
+
+
+def test_what_a_step_expects_is_found_by_the_full_name() -> None:
+    changes = (
+        ImageChange(container="gw", old="apinizercloud/worker:1", new="apinizercloud/worker:2"),
+        ImageChange(container="other", old="nexus.local:5000/x/cache:1", new="nexus.local:5000/x/cache:2"),
+    )
+    key = DeploymentKey(cluster="", namespace="prod", name="gw")
+    step = RolloutStep(key=key, uid="u", resource_version="1", component=Component.WORKER, changes=changes, replicas=1)
+    known = {"docker.io/apinizercloud/worker:2": frozenset({CONFIG})}
+    assert expected_digests(step, known) == {"gw": frozenset({CONFIG})}

@@ -149,6 +149,20 @@ def test_one_answers_another_version(pods, check) -> None:
     assert "pod a" not in caught.value.observed
 
 
+def test_one_that_runs_another_image_than_the_proved_one(pods, api, step) -> None:
+    """It answers the version all the same."""
+
+    def held_to(digest: str):
+        images = {step.container: frozenset({digest})}
+        return verify(api, step.key, "d-1", Component.WORKER, NEW, images=images, retry=Retry(0.5, base=0.05, cap=0.1))
+
+    assert len(held_to("sha256:1")) == 2
+    with pytest.raises(UnprovenError, match="another image") as caught:
+        held_to("sha256:2")
+    assert "pod a" in caught.value.observed
+    assert "sha256:1" in caught.value.observed
+
+
 def test_a_pod_that_answers_a_moment_later(pods, check) -> None:
     refused = {"kind": "Status", "code": 503, "message": "error trying to reach service: connection refused"}
     pods.answer("a", 503, refused, 500, b"starting", 200, {"version": "2025.07.0"})
