@@ -114,6 +114,7 @@ class RolloutLog:
         self._step = step
         self._emit = emit
         self._ended = threading.Event()
+        self._wake: Callable[[], None] = lambda: None
         self._logs: dict[str, PodLog] = {}
         self._thread = threading.Thread(target=self._run, name=f"logs {step.key.name}", daemon=True)
 
@@ -125,6 +126,7 @@ class RolloutLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        self._wake()
         self._thread.join(2.0)
         for log in self._logs.values():
             log.stop()
@@ -133,6 +135,7 @@ class RolloutLog:
 
     def _run(self) -> None:
         with suppress(UpgradeError), self._hub.view(self._step.key.namespace) as view:
+            self._wake = view.wake
             while not self._ended.is_set():
                 version = view.version
                 if view.synced():

@@ -84,6 +84,11 @@ class Cache:
             self._changed.wait_for(lambda: self._version != version, max(0.0, seconds))
             return self._version
 
+    def wake(self) -> None:
+        """Have all who wait look again, though nothing changed: one of them has been told to end."""
+        with self._changed:
+            self._bump()
+
     def replace(self, kind: str, items: list[JsonObject]) -> None:
         """A whole list came: what it lacks is gone."""
         with self._changed:
@@ -302,6 +307,10 @@ class View:
     def wait(self, version: int, seconds: float) -> int:
         """Block until something changed since `version`, at most `seconds`."""
         return self._cache.wait(version, seconds)
+
+    def wake(self) -> None:
+        """Have all who wait look again, though nothing changed."""
+        self._cache.wake()
 
     def trouble(self) -> str:
         """Why the view may be stale, or ""."""

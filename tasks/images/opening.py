@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,6 +15,9 @@ from tasks.domain.way import Way
 from tasks.images.identity import NodeTarget
 from tasks.images.model import Source, Target
 from tasks.images.remote import Host, Remote
+
+# The key of the machine of a source among those of the nodes, none of which has an empty name.
+SOURCE = ("", "")
 
 Stop = Callable[[], bool]
 
@@ -184,7 +189,7 @@ class Opened:
         self._source: Source | None = None
         self._registry: Target | None = None
         self._targets: dict[tuple[str, str], Target] = {}
-        self._remotes: list[Remote] = []
+        self._remotes: dict[tuple[str, str], Remote] = {}
 
     def source(self) -> Source:
         """Where images are taken from."""
@@ -192,7 +197,7 @@ class Opened:
             if self._source is None:
                 remote = None
                 if self.settings.way.source == "containerd":
-                    remote = self._kept(remote_for_source(self.settings, stop=self.stop))
+                    remote = self._remotes[SOURCE] = remote_for_source(self.settings, stop=self.stop)
                 self._source = source_for(self.settings, stop=self.stop, remote=remote)
             return self._source
 
@@ -201,9 +206,17 @@ class Opened:
         with self._lock:
             key = (node.cluster, node.name)
             if key not in self._targets:
-                remote = self._kept(remote_for_node(self.settings, node, stop=self.stop))
+                remote = self._remote(node)
                 self._targets[key] = target_for_node(self.settings, node, stop=self.stop, remote=remote)
             return self._targets[key]
+
+    def connect(self, nodes: Sequence[NodeFacts]) -> None:
+        """Begin to connect to nodes that are about to be asked; returns at once.  What fails is told when they are."""
+        pool = ThreadPoolExecutor(self.settings.parallel, thread_name_prefix="connect")
+        for node in nodes:
+            with self._lock, suppress(UsageError):
+                pool.submit(self._remote(node).begin)
+        pool.shutdown(wait=False)
 
     def registry(self, known: Sequence[ImageReference] = ()) -> Target:
         """The registry that images are pushed to; `known` counts when it is opened first."""
@@ -215,7 +228,7 @@ class Opened:
     def close(self) -> None:
         """Close every connection; what is asked for afterwards is opened anew."""
         with self._lock:
-            for each in (self._source, self._registry, *self._targets.values(), *self._remotes):
+            for each in (self._source, self._registry, *self._targets.values(), *self._remotes.values()):
                 close = getattr(each, "close", None)
                 if close is not None:
                     close()
@@ -223,6 +236,8 @@ class Opened:
             self._targets.clear()
             self._remotes.clear()
 
-    def _kept(self, remote: Remote) -> Remote:
-        self._remotes.append(remote)
-        return remote
+    def _remote(self, node: NodeFacts) -> Remote:
+        key = (node.cluster, node.name)
+        if key not in self._remotes:
+            self._remotes[key] = remote_for_node(self.settings, node, stop=self.stop)
+        return self._remotes[key]

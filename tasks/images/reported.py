@@ -27,6 +27,15 @@ def digests_of(name: str, node: NodeFacts) -> frozenset[str] | None:
     return None
 
 
+def unreported(demand: Demand) -> frozenset[str]:
+    """The full names that a node which is to hold them, and whose kubelet reports all that it has, does not report."""
+    lacking: set[str] = set()
+    for place in (place for place in demand.places if place.node.lists_all):
+        known = (ImageReference.find(name) for image in place.node.images for name in image.names)
+        lacking |= set(place.images) - {reference.normal for reference in known if reference}
+    return frozenset(lacking)
+
+
 def held_otherwise(demand: Demand, manifests: Mapping[str, str]) -> Iterator[Finding]:
     """Nodes that report a name with another digest than the registry has for it, or with none.
 

@@ -18,7 +18,7 @@ from tasks.images.opening import Opened
 from tasks.images.proof import require_same
 from tasks.images.reported import require_none_held_otherwise
 from tasks.images.stash import stashed
-from tasks.images.surveying import REGISTRY, Found, Look, at_once, find, images_for, looked, the_platform
+from tasks.images.surveying import REGISTRY, Beginning, Found, Look, at_once, find, images_for, looked, the_platform
 
 Progress = Callable[[str, int, int], None]
 """(place, bytes done, bytes in all or 0)."""
@@ -61,6 +61,8 @@ def weigh(opened: Opened, looks: Sequence[Look]) -> tuple[Look, ...]:
     target was thought to hold.
     """
     lacking = tuple(look for look in looks if not nothing_to_do(look.need, look.images))
+    if not lacking and isinstance(source := opened.source(), Beginning):
+        source.leave()
     for look in lacking:
         require_space(look.need, look.holdings, look.where)
     if lacking and isinstance(source := opened.source(), Partial):

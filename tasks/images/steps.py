@@ -49,8 +49,10 @@ def plan_images(installation: str, inventory: Inventory, request: PlanRequest) -
 @task(name="image places", task_run_name="image places", **LOOKS)
 def find_places(installation: str, inventory: Inventory, plan: Plan, every: bool) -> Demand:  # noqa: FBT001 - a task's parameter
     """Which nodes can run which of the images, by the scheduler's rules."""
-    settings = opened_for(installation).settings
-    demand = surveying.demand_for(connected(installation), inventory, plan, settings, every=every)
+    opened = opened_for(installation)
+    demand = surveying.demand_for(connected(installation), inventory, plan, opened.settings, every=every)
+    if opened.settings.way.target == "nodes":
+        opened.connect([place.node for place in demand.places])
     _log(demand.findings)
     nodes = ", ".join(place.key for place in demand.places) or "no node is known"
     tell(IMAGES, State.RUNNING, f"{_images(len(demand.wishes))}, for {nodes}")
@@ -81,6 +83,7 @@ def find_images(installation: str, demand: Demand) -> Found:
     with failure_told(IMAGES):
         opened = opened_for(installation)
         found = surveying.find(opened, demand)
+        surveying.foresee(opened, demand, found)
         tell(IMAGES, State.RUNNING, f"{_images(len(demand.wishes))} found at {opened.source().where}")
         return found
 

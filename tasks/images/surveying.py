@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from blocks.image_settings import ImageSourceSettings
 from tasks.cluster.nodes import pod_specs, read_nodes
@@ -23,6 +23,7 @@ from tasks.images.opening import Opened
 from tasks.images.proof import one_for_several
 from tasks.images.references import Wish, wishes_of
 from tasks.images.registry import holds, registry_of
+from tasks.images.reported import unreported
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,6 +33,20 @@ Found = Mapping[str, tuple[Image, ...]]
 
 ABSENT = (NotFoundError, UnauthorizedError, ForbiddenError)
 """What a source raises for a name that does not exist there, or that it does not show."""
+
+
+@runtime_checkable
+class Beginning(Protocol):
+    """A source that takes its time before the first byte (an engine, which writes its archive down first)."""
+
+    def begin(self, images: Sequence[Image]) -> None:
+        """Begin what `read` of these images will want."""
+        ...
+
+    def leave(self) -> None:
+        """End what was begun and not read."""
+        ...
+
 
 REGISTRY = "registry"
 """The key of the one place of a way to a registry."""
@@ -126,6 +141,13 @@ def find(opened: Opened, demand: Demand) -> Found:
     source, given = opened.source(), opened.settings.platform
     names = (given,) if given else (demand.platforms or ("",))
     return {name: find_at(source, demand.wishes, Platform.parse(name) if name else None) for name in names}
+
+
+def foresee(opened: Opened, demand: Demand, found: Found) -> None:
+    """Have a source begin what nodes will surely want of it, while they are still asked; nothing is read of it yet."""
+    source, lacking = opened.source(), unreported(demand)
+    if isinstance(source, Beginning) and len(found) == 1 and lacking:
+        source.begin([image for image in the_platform(found) if image.name in lacking])
 
 
 def find_at(source: Source, wishes: Sequence[Wish], platform: Platform | None) -> tuple[Image, ...]:

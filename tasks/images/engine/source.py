@@ -5,7 +5,7 @@ wanted; reading ends with the last wanted piece, which spares the rest of the st
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 
 from tasks.domain.errors import NotFoundError, UpgradeError
@@ -44,6 +44,7 @@ class DockerSource:
         self._pulled: set[str] = set()
         self._spool = spool
         self._stock: dict[str, tuple[str, Catalogue]] = {}
+        self._begun: tuple[frozenset[str], Iterator[bytes], ExitStack] | None = None
 
     @property
     def where(self) -> str:
@@ -78,12 +79,42 @@ class DockerSource:
         """See `Source.read`: one `docker save` of all `images`, ended after the last wanted piece."""
         if not images:
             return
-        names = list(dict.fromkeys(asked_name(ImageReference.parse(image.origin)) for image in images))
         with (
-            self._engine.save(names) as chunks,
+            self._saving(_names(images)) as chunks,
             closing(read_saved(chunks, images, wanted, self.where, self._spool)) as blobs,
         ):
             yield from blobs
+
+    def begin(self, images: Sequence[Image]) -> None:
+        """Ask for the archive that `read` of these images will want: the engine needs its time before the first byte.
+
+        A failure is left to `read`.
+        """
+        self.leave()
+        with suppress(UpgradeError), ExitStack() as opened:
+            chunks = opened.enter_context(self._engine.save(_names(images)))
+            self._begun = frozenset(_names(images)), chunks, opened.pop_all()
+
+    def leave(self) -> None:
+        """End what was begun and not read."""
+        if self._begun:
+            self._begun[2].close()
+            self._begun = None
+
+    close = leave
+
+    @contextmanager
+    def _saving(self, names: Sequence[str]) -> Iterator[Iterator[bytes]]:
+        """What was begun where it is the same, else an archive of its own."""
+        begun, self._begun = self._begun, None
+        if begun and begun[0] == frozenset(names):
+            with begun[2]:
+                yield begun[1]
+            return
+        if begun:
+            begun[2].close()
+        with self._engine.save(names) as chunks:
+            yield chunks
 
     def _catalogued(
         self, names: Mapping[ImageReference, str], ids: Mapping[str, str], platform: Platform | None
@@ -120,6 +151,10 @@ class DockerSource:
             observed=f"Of {repository} it has {', '.join(tags)}." if tags else f"It has nothing of {repository}.",
             next=f"Pull it there (docker pull {name}), or load it (docker load), then start again.",
         )
+
+
+def _names(images: Sequence[Image]) -> list[str]:
+    return list(dict.fromkeys(asked_name(ImageReference.parse(image.origin)) for image in images))
 
 
 def engine_at(base_url: str, ssh: Host, stop: Callable[[], bool]) -> Engine:

@@ -40,6 +40,12 @@ class Line:
         self._finish: Callable[[], object] = lambda: None
         self._own: bool | None = None
         self._said: list[bytes] = []
+        self._failed: tuple[int, str] | None = None
+
+    def begin(self, tick: Callable[[], None]) -> None:
+        """Make the connection before it is needed; how that failed is told to whoever needs it first."""
+        with self._lock:
+            _, self._failed = self._flags(tick)
 
     def flags(self, tick: Callable[[], None]) -> tuple[list[str], "tuple[int, str] | None"]:
         """What to give to ssh so that it takes the shared connection; or the exit code and the words of its failure.
@@ -47,14 +53,8 @@ class Line:
         `tick` is called four times a second while the connection is made; what it raises ends that.
         """
         with self._lock:
-            if self._own is None:
-                self._own = self._is_wanted()
-            if not self._own:
-                return [], None
-            gone = self._master is None or self._master.poll() is not None
-            if gone and (failed := self._open(tick)):
-                return [], failed
-            return ["-S", f"{self._folder}/line"], None
+            failed, self._failed = self._failed, None
+            return ([], failed) if failed else self._flags(tick)
 
     @property
     def said(self) -> str:
@@ -66,6 +66,16 @@ class Line:
         with self._lock:
             self._finish()
             self._master = None
+
+    def _flags(self, tick: Callable[[], None]) -> tuple[list[str], "tuple[int, str] | None"]:
+        if self._own is None:
+            self._own = self._is_wanted()
+        if not self._own:
+            return [], None
+        gone = self._master is None or self._master.poll() is not None
+        if gone and (failed := self._open(tick)):
+            return [], failed
+        return ["-S", f"{self._folder}/line"], None
 
     def _is_wanted(self) -> bool:
         """Not where the user's configuration shares connections itself: one opened by hand, with a code, is used."""

@@ -79,6 +79,17 @@ class Remote:
         """End the connection that commands share; the next command makes a new one."""
         self._line.close()
 
+    def begin(self) -> None:
+        """Make the connection before it is needed; how that fails is told to the first command."""
+
+        def look() -> None:
+            if self.stop():
+                raise StoppedError(f"Stopped while {self.host.name} was connected to.")
+
+        if not self.host.here:
+            with contextlib.suppress(UpgradeError):
+                self._line.begin(look)
+
     def line_said(self) -> str:
         """What the ssh that holds the shared connection had to say."""
         return self._line.said
