@@ -31,7 +31,7 @@ def unreported(demand: Demand) -> frozenset[str]:
     """The full names that a node which is to hold them, and whose kubelet reports all that it has, does not report."""
     lacking: set[str] = set()
     for place in (place for place in demand.places if place.node.lists_all):
-        known = (ImageReference.find(name) for image in place.node.images for name in image.names)
+        known = (ImageReference.find(name) for name in place.node.reported)
         lacking |= set(place.images) - {reference.normal for reference in known if reference}
     return frozenset(lacking)
 

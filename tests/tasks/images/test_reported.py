@@ -6,7 +6,7 @@ from tasks.domain.errors import BlockedError
 from tasks.domain.placement import NodeFacts, ReportedImage
 from tasks.images.demand import Demand, Place
 from tasks.images.references import Wish
-from tasks.images.reported import digests_of, held_otherwise, require_none_held_otherwise
+from tasks.images.reported import digests_of, held_otherwise, require_none_held_otherwise, unreported
 
 NAME = "nexus.local:5000/apinizercloud/worker:2"
 REPOSITORY = NAME.removesuffix(":2")
@@ -59,3 +59,25 @@ def test_names_as_docker_reports_them() -> None:
     demand = Demand((), (Place(node, ("docker.io/apinizercloud/worker:2",)),))
     (finding,) = held_otherwise(demand, {"docker.io/apinizercloud/worker:2": OTHER})
     assert "docker rmi docker.io/apinizercloud/worker:2" in finding.next
+
+
+@pytest.mark.parametrize(
+    ("nodes", "lacking"),
+    [
+        pytest.param([holding(NAME)], set(), id="there"),
+        pytest.param([holding("nexus.local:5000/apinizercloud/worker:1")], {NAME}, id="another tag"),
+        pytest.param([holding(NAME), holding()], {NAME}, id="on one of two"),
+        pytest.param([NodeFacts("n1")], set(), id="nothing is told"),
+        pytest.param(
+            [NodeFacts("n1", images=tuple(ReportedImage((f"x.io/{n}:1",), 1) for n in range(50)))], set(),
+            id="more than a kubelet tells",
+        ),
+    ],
+)  # fmt: skip
+def test_what_nodes_surely_lack(nodes: list[NodeFacts], lacking: set[str]) -> None:
+    assert unreported(Demand((), tuple(Place(node, (NAME,)) for node in nodes))) == lacking
+
+
+def test_a_node_surely_lacks_nothing_of_what_docker_names_in_short() -> None:
+    node = holding("apinizercloud/worker:2", runtime="docker://24")
+    assert unreported(Demand((), (Place(node, ("docker.io/apinizercloud/worker:2",)),))) == frozenset()

@@ -17,7 +17,7 @@ from tasks.domain.errors import (
     UpgradeError,
     UsageError,
 )
-from tasks.domain.placement import NodeFacts
+from tasks.domain.placement import NodeFacts, ReportedImage
 from tasks.domain.reference import ImageReference
 from tasks.domain.way import Way
 from tasks.images import staging, surveying
@@ -328,3 +328,33 @@ def test_a_staging_folder_that_cannot_be_written(world: World, tmp_path: Path) -
     with pytest.raises(UsageError, match="staging folder"):
         world.run(world.demand(node_a=FULL))
     assert world.opened.nodes["node-a"].received == 0
+
+
+class Begun:
+    """A source that remembers what it was told to begin."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] | None = None
+
+    def begin(self, images: Sequence[Image]) -> None:
+        self.begun = [image.name for image in images]
+
+    def leave(self) -> None:
+        self.begun = None
+
+
+def test_a_source_begins_only_what_kubelets_do_not_report_and_leaves_it_where_nothing_lacks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demand = world.demand(node_a=FULL)
+    found = surveying.find(world.opened, demand)
+    node = replace(demand.places[0].node, images=(ReportedImage((FULL[0],), 1),))
+    source = Begun()
+    monkeypatch.setattr(world.opened, "source", lambda: source)
+    surveying.foresee(world.opened, Demand(demand.wishes, (Place(node, FULL),)), found)
+    assert source.begun == list(FULL[1:])
+    staging.weigh(world.opened, [])
+    assert source.begun is None
+    everything = replace(node, images=(ReportedImage(FULL, 1),))
+    surveying.foresee(world.opened, Demand(demand.wishes, (Place(everything, FULL),)), found)
+    assert source.begun is None

@@ -99,6 +99,40 @@ def test_a_reader_that_leaves_early(engine: Engine, address: str) -> None:
     assert source.find([WORKER], None)[0].config == config_of(engine, str(WORKER))
 
 
+def test_an_archive_that_was_begun_is_the_one_that_is_read(engine: Engine, address: str) -> None:
+    source = DockerSource(address)
+    images = source.find([CACHE, WORKER], None)
+    engine.asked.clear()
+    source.begin(images)
+    kinds = [
+        (blob.kind, sha(b"".join(blob.chunks)) == blob.digest)
+        for blob in source.read(images[::-1], frozenset({sha(JAR)}))
+    ]
+    assert sorted(kinds) == [("config", True), ("config", True), ("layer", True)]
+    assert engine.asked.count("images/get") == 1
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_an_archive_that_was_begun_for_other_images_is_not_read(engine: Engine, address: str, left: bool) -> None:  # noqa: FBT001
+    source = DockerSource(address)
+    cache, worker = source.find([CACHE, WORKER], None)
+    source.begin([cache])
+    if left:
+        source.leave()
+    blobs = {blob.digest: b"".join(blob.chunks) for blob in source.read([worker], frozenset())}
+    assert [sha(content) for content in blobs.values()] == [worker.config]
+    source.close()
+
+
+def test_what_could_not_be_begun_is_told_by_reading(engine: Engine, address: str) -> None:
+    source = DockerSource(address)
+    images = source.find([WORKER], None)
+    engine.tags.clear()
+    source.begin(images)
+    with pytest.raises(UpgradeError):
+        list(source.read(images, frozenset()))
+
+
 def test_nothing_is_asked_for_no_images(engine: Engine, address: str) -> None:
     assert list(DockerSource(address).read((), frozenset())) == []
     assert engine.asked == []

@@ -64,6 +64,30 @@ def test_commands_share_one_connection(server: Served) -> None:
     remote.close()
 
 
+def test_a_connection_that_was_begun_is_used(server: Served) -> None:
+    remote, before = Remote(server.host), server.accepted
+    remote.begin()
+    assert server.accepted == before + 1
+    assert remote.run(["true"]).code == 0
+    assert server.accepted == before + 1
+    remote.close()
+
+
+def test_how_beginning_failed_is_told_to_the_first_command_and_the_next_tries_again(
+    server: Served, tmp_path: Path
+) -> None:
+    key, known = tmp_path / "key", Path(server.host.identity_file)
+    make_key(key)
+    remote = Remote(replace(server.host, identity_file=str(key)))
+    remote.begin()
+    key.write_bytes(known.read_bytes())
+    (tmp_path / "key.pub").unlink()
+    with pytest.raises(UnauthorizedError, match="node-a refused the SSH login as"):
+        remote.run(["true"])
+    assert remote.run(["true"]).code == 0
+    remote.close()
+
+
 def test_connections_that_the_user_shares_already_are_used(server: Served, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(f"Host *\n  ControlPath {tmp_path}/own\n")
