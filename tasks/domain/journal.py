@@ -1,0 +1,250 @@
+"""The journal of a run: before each change what it will do, what was there, how to undo it; after it, the evidence.
+
+Pure.  One run has one journal, which only grows; `tasks.record` keeps it in the cluster.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.domain.errors import BlockedError, DriftError, UsageError
+from tasks.domain.inventory import DeploymentFacts, DeploymentKey, Facts, Inventory
+from tasks.domain.plan import PlanRequest
+from tasks.domain.version import Version
+
+FORMAT = 1
+CHANGING = frozenset({"set-image", "scale", "restore"})
+"""The kinds after whose beginning the installation may be another than before."""
+
+Kind = Literal["images", "set-image", "scale", "restore"]
+
+
+class Ended(StrEnum):
+    """How a run came to its end; one that has not is unfinished, and no other may begin."""
+
+    COMPLETE = "complete"
+    NOTHING_CHANGED = "nothing changed"
+    ROLLED_BACK = "rolled back"
+    ABANDONED = "abandoned"
+
+
+class Before(Facts):
+    """A Deployment as it was: images by container (init containers are named in `init`), and what else an undo needs.
+
+    `ran` are the image IDs that the kubelets reported, by container, of the pods that ran then.
+    """
+
+    uid: str
+    generation: int
+    replicas: int
+    strategy: str = ""
+    images: Mapping[str, str] = Field(default_factory=dict)
+    init: tuple[str, ...] = ()
+    ran: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class Entry(Facts):
+    """One change.  `subject` is what is changed ("apinizer/manager", a database); `key` where that is a Deployment.
+
+    `will` and `undo` are for people: a sentence, and a command.  `images` are the ones to be, by container, `replicas`
+    the count to be.  `done` is None while its outcome is not known; `evidence` is what was seen after it.
+    """
+
+    kind: Kind
+    subject: str
+    key: DeploymentKey | None = None
+    component: str = ""
+    will: str
+    undo: str
+    before: Before | None = None
+    images: Mapping[str, str] = Field(default_factory=dict)
+    replicas: int | None = None
+    begun: datetime
+    done: datetime | None = None
+    evidence: Mapping[str, str | int] = Field(default_factory=dict)
+
+
+class BackupMade(Facts):
+    """A proved backup: where it is and what it is, and whose database (`hosts` are host:port, sorted)."""
+
+    host: str
+    archive: str
+    sha256: str
+    documents: int
+    database: str
+    hosts: tuple[str, ...]
+    version: str
+    made: datetime
+
+
+class Owner(Facts):
+    """Who runs it: the account and process on a host; `run` is Prefect's id of the flow run."""
+
+    user: str
+    host: str
+    pid: int
+    tool: str
+    run: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.user} on {self.host}, process {self.pid}"
+
+
+class Try(Facts):
+    """One process that worked on the run: who, since when, and the four parts of the error that ended it."""
+
+    owner: Owner
+    begun: datetime
+    ended: datetime | None = None
+    error: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Journal(Facts):
+    """All of one run.
+
+    `of` is the run that a rollback undoes.  `request` and `options` are what was asked for (times in seconds).
+    `backup` is the database as it was before the run's first change, `safety` as it was before a restore.
+    """
+
+    format: Literal[1] = 1
+    id: str
+    kind: Literal["upgrade", "rollback"]
+    of: str = ""
+    manager: DeploymentKey
+    current: Version | None = None
+    to: Version
+    request: PlanRequest | None = None
+    options: Mapping[str, str | int | bool] = Field(default_factory=dict)
+    begun: datetime
+    tries: tuple[Try, ...] = ()
+    backup: BackupMade | None = None
+    safety: BackupMade | None = None
+    entries: tuple[Entry, ...] = ()
+    ended: datetime | None = None
+    how: Ended | None = None
+    reason: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        return self.ended is None
+
+    @property
+    def changed(self) -> bool:
+        """Whether a change was begun, so that the installation may be another than before."""
+        return any(entry.kind in CHANGING for entry in self.entries)
+
+    @property
+    def manager_begun(self) -> bool:
+        """Whether the manager's image may have been set: from then on `backup` is the only state of before."""
+        return self.of_manager("set-image") is not None
+
+    def of_manager(self, kind: Kind) -> Entry | None:
+        """The first entry of a kind that concerns the manager."""
+        return self.entry(kind, self.manager)
+
+    def entry(self, kind: Kind, key: DeploymentKey) -> Entry | None:
+        """The first entry of a kind for a Deployment: what was there before any try."""
+        return next((e for e in self.entries if e.kind == kind and e.key == key), None)
+
+    def begin(self, entry: Entry) -> "Journal":
+        """With one change more that is about to be made; an unfinished one of the same kind and subject stays first."""
+        return self.model_copy(update={"entries": (*self.entries, entry)})
+
+    def finish(self, number: int, at: datetime, evidence: Mapping[str, str | int]) -> "Journal":
+        """With the evidence of entry `number` (from 0)."""
+        done = self.entries[number].model_copy(update={"done": at, "evidence": dict(evidence)})
+        return self.model_copy(update={"entries": (*self.entries[:number], done, *self.entries[number + 1 :])})
+
+    def end(self, at: datetime, how: Ended, reason: str = "") -> "Journal":
+        return self.model_copy(update={"ended": at, "how": how, "reason": reason})
+
+    def stop(self, at: datetime, error: Mapping[str, str]) -> "Journal":
+        """The present try ended; where nothing was changed the run has ended with it."""
+        tries = (*self.tries[:-1], self.tries[-1].model_copy(update={"ended": at, "error": dict(error)}))
+        stopped = self.model_copy(update={"tries": tries})
+        return stopped if self.changed else stopped.end(at, Ended.NOTHING_CHANGED, error.get("happened", ""))
+
+
+def require_none_unfinished(journals: Iterable[Journal]) -> None:
+    """Raise `BlockedError` where a run is unfinished: what the next one would take for the state before is not that."""
+    for journal in journals:
+        if journal.unfinished:
+            raise BlockedError(
+                f"The {journal.kind} {journal.id} to {journal.to} is unfinished, so no other run begins.",
+                observed=_last(journal),
+                next="\n".join(ways_on(journal)),
+            )
+
+
+def ways_on(journal: Journal) -> tuple[str, ...]:
+    """What can be done about an unfinished run: commands with what they do."""
+    back = (
+        [f"apinizer-upgrade rollback {journal.id}   goes back to {journal.current}"]
+        if journal.kind == "upgrade"
+        else []
+    )
+    return (
+        f"apinizer-upgrade resume {journal.id}   goes on where it ended",
+        *back,
+        f"apinizer-upgrade runs show {journal.id}   tells what it did",
+        f"apinizer-upgrade runs abandon {journal.id} --reason TEXT   leaves everything as it is",
+    )
+
+
+def find_journal(journals: Iterable[Journal], id: str = "", *, unfinished: bool = False) -> Journal:  # noqa: A002 - it is called so
+    """The journal of that ID (or its unique beginning), else the newest; raise `UsageError` where there is none."""
+    known = sorted((j for j in journals if j.unfinished or not unfinished), key=lambda j: j.begun, reverse=True)
+    found = [j for j in known if j.id == id] or [j for j in known if j.id.startswith(id)]
+    if found and (not id or len(found) == 1):
+        return found[0]
+    which = f"run {id}" if id else "run"
+    raise UsageError(
+        f"There is no {'unfinished ' if unfinished else ''}{which}." if not found else f"{id} means several runs.",
+        observed=f"Known: {', '.join(j.id for j in known[:5])}." if known else "None is recorded here.",
+        next="apinizer-upgrade runs lists them.",
+    )
+
+
+def require_fits(journal: Journal, inventory: Inventory) -> None:
+    """Raise `DriftError` where a Deployment that the run changed is neither as before nor as the run made it."""
+    now = {d.key: d for d in inventory.deployments}
+    odd = [text for e in journal.entries if e.key and e.before and (text := _misfit(e, journal, now.get(e.key)))]
+    if odd:
+        raise DriftError(
+            f"The installation was changed by somebody else since the {journal.kind} {journal.id} ended.",
+            observed="\n".join(dict.fromkeys(odd)),
+            safe="It was left as found.",
+            next="Put back what is named above, or say that this run is not to go on: "
+            f"apinizer-upgrade runs abandon {journal.id} --reason TEXT.",
+        )
+
+
+def _misfit(entry: Entry, journal: Journal, now: DeploymentFacts | None) -> str:
+    if now is None:
+        return f"{entry.key} is gone."
+    if entry.before is None or entry.kind != "set-image":
+        return ""
+    if now.uid != entry.before.uid:
+        return f"{entry.key} was deleted and made anew."
+    known: dict[str, set[str]] = {}
+    for each in (e for e in journal.entries if e.key == entry.key and e.kind == "set-image"):
+        for container, image in (*(each.before.images if each.before else {}).items(), *each.images.items()):
+            known.setdefault(container, set()).add(image)
+    for one in now.containers:
+        if one.name in entry.images and one.image not in known[one.name]:
+            return f"{entry.key}: container {one.name} runs {one.image}, neither the old image nor the new one."
+    return ""
+
+
+def _last(journal: Journal) -> str:
+    """Who worked on it last, at what, and how that ended."""
+    if not journal.tries:
+        return f"Begun {journal.begun:%Y-%m-%d %H:%M:%S} UTC."
+    last = journal.tries[-1]
+    begun = [e for e in journal.entries if e.kind in CHANGING]
+    at = f" Last: {begun[-1].will}{'' if begun[-1].done else ', whose outcome is not recorded'}." if begun else ""
+    ended = f" It ended: {last.error['happened']}" if last.error.get("happened") else " It did not come to its end."
+    return f"{last.owner}, since {last.begun:%Y-%m-%d %H:%M:%S} UTC.{at}{ended}"
