@@ -17,10 +17,10 @@ from deployments.cli.tables import console, plain_table
 from tasks.cluster.planning import Connections
 from tasks.database.catalogue import Backup, backups
 from tasks.database.order import FOLDER
+from tasks.domain.amounts import megabytes
 from tasks.domain.errors import NotFoundError, UpgradeError, UsageError, before_any_change
 from tasks.images.prune import Verdict
 from tasks.images.pruning import NodeLook, Removed, all_nodes, judge, look_at_nodes, remove
-from tasks.images.survey_text import megabytes
 from tasks.images.surveying import at_once
 
 PATIENCE = 10.0

@@ -16,10 +16,10 @@ from deployments.cli.outcome import unwritten
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import STYLE, console, plain_table
 from tasks.cluster.planning import Connections, read_plan
+from tasks.domain.amounts import megabytes
 from tasks.domain.errors import NotFoundError, before_any_change
 from tasks.domain.finding import Severity
 from tasks.domain.plan import PlanRequest
-from tasks.images.survey_text import megabytes
 
 PATIENCE = 10.0
 IMAGES, BUNDLE = "images", "bundle"

@@ -7,11 +7,11 @@ from rich.console import RenderableType
 from rich.markup import escape
 
 from deployments.cli.tables import plain_table
+from tasks.domain.amounts import megabytes
 from tasks.domain.component import Component, component_of
 from tasks.domain.reference import ImageReference
 from tasks.domain.version import Version
 from tasks.images.prune import HeldImage, versions_of
-from tasks.images.survey_text import megabytes
 
 _WORDS = {True: "yes", False: "no", None: ""}
 

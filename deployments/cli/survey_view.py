@@ -5,8 +5,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from deployments.cli.tables import STYLE, plain_table
+from tasks.domain.amounts import megabytes
 from tasks.domain.finding import Severity
-from tasks.images.survey_text import megabytes
 from tasks.images.surveying import Survey
 
 

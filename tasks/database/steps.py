@@ -29,6 +29,7 @@ from tasks.database.source import (
     require_database,
 )
 from tasks.database.sweep import remove_old
+from tasks.domain.amounts import megabytes
 from tasks.domain.errors import TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Facts
 from tasks.domain.plan_text import table
@@ -39,7 +40,6 @@ from tasks.record.shares import ShareTold
 from tasks.record.task_rules import LOOKS, PATIENT
 from tasks.record.telling import failure_told, tell
 
-MEGABYTE = 1_000_000
 LOGIN_SECONDS = 6.0  # for each try: a person waits
 
 
@@ -278,8 +278,3 @@ def release_after_upgrade(installation: str, manager: DeploymentKey, directory: 
     this = (done.database, done.hosts)
     for sentence in release(archives_in(Path(directory)), lambda need: (need.database, need.hosts) == this):
         tell("backup", State.LOG, sentence)
-
-
-def megabytes(count: int) -> str:
-    """For messages."""
-    return f"{count / MEGABYTE:.1f} MB"

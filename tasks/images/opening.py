@@ -14,6 +14,7 @@ from tasks.domain.reference import DOCKER_HUB, VENDOR, ImageReference
 from tasks.domain.way import Way
 from tasks.images.identity import NodeTarget
 from tasks.images.model import Source, Target
+from tasks.images.registry.lines import never
 from tasks.images.remote import Host, Remote
 
 # The key of the machine of a source among those of the nodes, none of which has an empty name.
@@ -23,11 +24,6 @@ Stop = Callable[[], bool]
 
 # A node is reached from where this runs, which is rarely a machine that resolves the node's name.
 ADDRESSES = ("InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS")
-
-
-def never() -> bool:
-    """Nobody asks to stop."""
-    return False
 
 
 def source_for(settings: ImageSourceSettings, *, stop: Stop = never, remote: Remote | None = None) -> Source:

@@ -17,8 +17,9 @@ from tasks.domain.reference import ImageReference
 from tasks.domain.version import Version
 from tasks.images.identity import require_node
 from tasks.images.node_store import ContainerdStore, DockerStore, NodeStore, still_there
-from tasks.images.opening import never, remote_for_node, runtime_of, target_for_node
+from tasks.images.opening import remote_for_node, runtime_of, target_for_node
 from tasks.images.prune import HeldImage, ImageUse, Stay, Verdict, to_remove
+from tasks.images.registry.lines import never
 from tasks.images.remote import Remote
 from tasks.images.surveying import at_once
 

@@ -8,6 +8,7 @@ from prefect.logging import get_run_logger
 
 from tasks.cluster.planning import read_plan
 from tasks.cluster.session import connected
+from tasks.domain.amounts import megabytes
 from tasks.domain.errors import BlockedError
 from tasks.domain.finding import Finding, Severity
 from tasks.domain.inventory import Inventory
@@ -17,7 +18,7 @@ from tasks.images.delivery import Outcome
 from tasks.images.demand import Demand, Place
 from tasks.images.session import opened_for
 from tasks.images.staging import Settled
-from tasks.images.survey_text import megabytes, survey_markdown
+from tasks.images.survey_text import survey_markdown
 from tasks.images.surveying import REGISTRY, Found, Look
 from tasks.record.artifacts import keep_page
 from tasks.record.feed import State

@@ -2,13 +2,9 @@
 
 from typing import Any
 
+from tasks.domain.amounts import megabytes
 from tasks.domain.plan_text import table
 from tasks.images.surveying import Look, Survey
-
-
-def megabytes(size: int) -> str:
-    """`42.1 MB`, decimal as networks and registries count."""
-    return f"{size / 1e6:.1f} MB"
 
 
 def survey_markdown(survey: Survey) -> str:

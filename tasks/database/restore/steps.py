@@ -18,7 +18,8 @@ from tasks.database.restore.plan import RestorePlan, RestoreRequest
 from tasks.database.restore.plan_text import evidence_markdown, plan_markdown
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.source import address_of
-from tasks.database.steps import megabytes, need_of
+from tasks.database.steps import need_of
+from tasks.domain.amounts import megabytes
 from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.record import stopping

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from prefect import task
 
+from tasks.domain.amounts import megabytes
 from tasks.domain.component import Component
 from tasks.domain.version import Version
 from tasks.images.bundle import Base, BundleFacts
@@ -14,7 +15,6 @@ from tasks.images.bundling import release
 from tasks.images.bundling.release import Bundled, BundleOrder
 from tasks.images.model import Image
 from tasks.images.session import opened_for
-from tasks.images.survey_text import megabytes
 from tasks.record.feed import State
 from tasks.record.shares import ShareTold
 from tasks.record.task_rules import LOOKS, PATIENT

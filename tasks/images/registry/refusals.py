@@ -14,6 +14,7 @@ from tasks.images.registry.challenge import parse_challenges
 TEMPORARY_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 522})
 TEMPORARY_CODES = frozenset({"BLOB_UPLOAD_INVALID", "TOOMANYREQUESTS", "UNKNOWN", "UNAVAILABLE"})
 LONGEST_WAIT = 30.0
+LOGIN = "--registry-user, or --source-user for the registry that images come from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,10 @@ def _not_known(answer: Answer, host: str, what: str, user: str) -> UpgradeError:
         return UnauthorizedError(
             f"The registry {host} does not accept the user {user!r} with this password.",
             observed=f"To {what}: {answer}",
-            next="Check user and password (or token) of this registry.",
+            next=f"Check user and password (or token) of this registry: {LOGIN}.",
         )
     return UnauthorizedError(
-        f"The registry {host} asks for a login to {what}.",
+        f"The registry {host} asks for a login" + ("." if what == "log in" else f" to {what}."),
         observed=f"{host} answered {answer}",
-        next="Give user and password of this registry; Docker Hub says the same of a repository that does not exist.",
+        next=f"Give user and password of this registry: {LOGIN}. Docker Hub says the same of a repository that does not exist.",
     )

@@ -9,7 +9,7 @@ import httpx
 
 from tasks.domain.errors import BlockedError, TemporaryError, UpgradeError, UsageError
 
-CA_OPTION = "the CA file of the registry"
+CA_OPTION = "the registry's CA file (--registry-ca, or --source-ca for the registry that images come from)"
 
 
 class UntrustedError(BlockedError):
