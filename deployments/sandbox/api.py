@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Api:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        exchange = Exchange(scope, receive, send)
+        exchange, begun = Exchange(scope, receive, send), time.time()
         try:
             await self._handle(exchange)
         except failures.ApiError as error:
@@ -59,6 +60,8 @@ class Api:
                 raise
             traceback.print_exc(file=sys.stderr)
             await exchange.answer_error(failures.internal_error(f"{type(error).__name__}: {error}"))
+        finally:
+            self._cluster.audit.note(exchange, begun)
 
     async def _handle(self, exchange: Exchange) -> None:
         path, faults = exchange.path, self._cluster.faults

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from deployments.sandbox.access import Access
+from deployments.sandbox.audit import Audit
 from deployments.sandbox.controllers import Controllers
 from deployments.sandbox.faults import Faults, Pace
 from deployments.sandbox.kubelet import Kubelet
@@ -26,6 +27,7 @@ class Cluster:
         self.faults = Faults()
         self.pace = Pace(speed)
         self.recorder = Recorder(self.store)
+        self.audit = Audit()
         self.access = Access(self.store, admin_token)
         self.lister = Lister(self.store)
         self.watches = Watches(self.store, self.faults)

@@ -18,8 +18,8 @@ JsonObject = dict[str, Any]
 
 
 class Control:
-    """POST /sandbox/faults {field: value}, /sandbox/do {action: ..., ...}; GET /sandbox/faults, and /sandbox/state: how
-    many tasks there are and how many seconds of a processor they took."""
+    """POST /sandbox/faults {field: value}, /sandbox/do {action: ..., ...}; GET /sandbox/faults, /sandbox/audit[?after=SEQ]: what
+    was written over the API; and /sandbox/state: how many tasks there are and how many seconds of a processor they took."""
 
     def __init__(self, cluster: Cluster, database: Database, go_down: Callable[[float], Awaitable[None]]) -> None:
         self._cluster, self._database, self._go_down = cluster, database, go_down
@@ -30,6 +30,9 @@ class Control:
         if exchange.path == "/sandbox/state":
             usage = resource.getrusage(resource.RUSAGE_SELF)
             await exchange.answer_json({"tasks": len(asyncio.all_tasks()), "busy": usage.ru_utime + usage.ru_stime})
+            return
+        if exchange.path == "/sandbox/audit":
+            await exchange.answer_json({"writes": self._cluster.audit.after(int(exchange.query.get("after", 0)))})
             return
         if exchange.method == "GET":
             await exchange.answer_json(dataclasses.asdict(faults))

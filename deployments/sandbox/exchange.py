@@ -24,6 +24,10 @@ class Exchange:
         self.query = dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True))
         self.headers: dict[str, str] = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
         self.started = False
+        # For the audit: what was read as the body, and what was answered.
+        self.read: Any = None
+        self.answered: Any = None
+        self.status = 0
 
     @property
     def accept(self) -> str:
@@ -46,6 +50,10 @@ class Exchange:
 
     async def json(self) -> Any:
         """The body as JSON (or YAML); raises ApiError 400 for what is neither, 415 for another media type."""
+        self.read = await self._json()
+        return self.read
+
+    async def _json(self) -> Any:
         raw = await self.body()
         if not raw:
             return {}
@@ -73,6 +81,7 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": body})
 
     async def answer_json(self, obj: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.answered = obj
         await self.answer(dump(obj), status, headers=headers)
 
     async def answer_error(self, error: failures.ApiError) -> None:
@@ -102,7 +111,7 @@ class Exchange:
             pass
 
     async def _start(self, status: int, kind: str, headers: dict[str, str]) -> None:
-        self.started = True
+        self.started, self.status = True, status
         listed = [
             (b"content-type", kind.encode()),
             (b"audit-id", b"sandbox"),

@@ -222,6 +222,11 @@ class Sandbox:
     def do(self, action: str, **arguments: object) -> JsonObject:
         return self.control("do", {"action": action, **arguments})
 
+    def audit(self, after: int = 0) -> list[JsonObject]:
+        """Every write over the API since write number `after`: method, path, agent, body, status, generation (`audit.Audit`)."""
+        writes: list[JsonObject] = self.control(f"audit?after={after}")["writes"]
+        return writes
+
     def drop_watches(self) -> None:
         """End every open watch cleanly, now."""
         self.do("drop_watches")

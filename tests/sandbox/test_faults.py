@@ -288,3 +288,20 @@ def test_orders_that_make_no_sense(sandbox: Sandbox) -> None:
 def test_the_server_proves_who_it_is(sandbox: Sandbox) -> None:
     with pytest.raises(httpx.ConnectError, match="certificate"):
         httpx.get(f"{sandbox.api_url}/readyz", verify=ssl.create_default_context())
+
+
+def test_every_write_is_in_the_audit(sandbox: Sandbox, client: Client) -> None:
+    last = max((one["seq"] for one in sandbox.audit()), default=0)
+    client.see(MAPS)
+    client.post(MAPS, json={"metadata": {"name": "audited"}}, headers={"User-Agent": "somebody"}).raise_for_status()
+    assert client.post(MAPS, json={"metadata": {"name": "audited"}}).status_code == 409
+    client.delete(f"{MAPS}/audited").raise_for_status()
+    writes = sandbox.audit(after=last)
+    assert [(one["method"], one["path"], one["status"]) for one in writes] == [
+        ("POST", MAPS, 201),
+        ("POST", MAPS, 409),
+        ("DELETE", f"{MAPS}/audited", 200),
+    ]
+    assert writes[0]["agent"] == "somebody"
+    assert writes[0]["body"]["metadata"]["name"] == "audited"
+    assert [one["seq"] for one in writes] == [last + 1, last + 2, last + 3]
