@@ -18,7 +18,7 @@ from tasks.database.pass_over import Pass, Watcher
 from tasks.database.primary import Primary, primary, source, still
 from tasks.database.run import tool_version
 from tasks.database.scope import Scope
-from tasks.database.slot import Slot, check_room, claim, explain_write
+from tasks.database.slot import BACKUP, Slot, check_room, claim
 from tasks.domain.errors import UpgradeError
 
 _MOST_READERS = 4
@@ -94,7 +94,7 @@ def dump(
         slot.publish()
     except OSError as problem:
         slot.discard()
-        raise explain_write(problem, directory) from None
+        raise BACKUP.full(problem, directory) from None
     except (ReplyError, BSONError) as problem:
         slot.discard()
         raise UpgradeError(

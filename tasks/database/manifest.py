@@ -1,6 +1,5 @@
 """What is known of a backup, in a JSON file beside its archive."""
 
-import contextlib
 import json
 import os
 from datetime import datetime
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tasks.database.naming import ARCHIVE, MANIFEST
 from tasks.domain.errors import DamagedArchiveError
+from tasks.record.unfinished_file import sync_directory
 
 FORMAT: Final = "apinizer-upgrade/backup-manifest/1"
 
@@ -219,16 +219,3 @@ def save(archive: Path, manifest: Manifest) -> Path:
     partial.replace(path)
     sync_directory(path.parent)
     return path
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` survive a power cut, where the file system lets directories be synced.
-
-    Never raises: what it is called after is done, and is not undone by a directory that may not be opened.
-    """
-    with contextlib.suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -13,8 +13,9 @@ from tasks.database.manifest import load, manifest_path
 from tasks.database.naming import ARCHIVE, MANIFEST, PARTIAL, parse
 from tasks.database.place import on_network
 from tasks.database.retention import to_remove
-from tasks.database.slot import lock, swept
+from tasks.database.slot import swept
 from tasks.domain.errors import UpgradeError, UsageError
+from tasks.record.unfinished_file import lock
 
 QUIET_ON_NETWORK = 60 * 60
 """Seconds without a write after which a file is a dead run's, where a lock may not reach other machines."""

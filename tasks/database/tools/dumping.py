@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from tasks.database.dump import BackupEvidence, DumpProgress
 from tasks.database.manifest import Manifest, SourceRecord, manifest_path, save
 from tasks.database.scope import Scope
-from tasks.database.slot import check_room, claim, explain_write
+from tasks.database.slot import BACKUP, check_room, claim
 from tasks.database.tools.address import Address, parse
 from tasks.database.tools.find import Tool
 from tasks.database.tools.options import dump_options, left_out_name
@@ -67,7 +67,7 @@ def dump_with_tool(
         slot.publish()
     except OSError as problem:
         slot.discard()
-        raise explain_write(problem, directory) from None
+        raise BACKUP.full(problem, directory) from None
     except BaseException:
         slot.discard()
         raise

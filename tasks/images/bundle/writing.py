@@ -15,7 +15,7 @@ from tasks.images.bundle.form import FOR_DOCKER, MARK_MEMBER, RECORD, Compressio
 from tasks.images.bundle.held import Base
 from tasks.images.bundle.outlet import Outlet
 from tasks.images.bundle.record import BaseRecord, BlobRecord, BundledImage, BundleFacts, BundleRecord
-from tasks.images.bundle.slot import Slot, explain_folder, explain_write, require_room
+from tasks.images.bundle.slot import BUNDLE, Slot, explain_folder
 from tasks.images.layout import (
     INDEX_NAME,
     LAYOUT_NAME,
@@ -69,7 +69,7 @@ def write_bundle(
     try:
         if path.is_dir():
             path /= bundle_name(version, since=held.since if held else "", compress=chosen)
-        require_room(path.parent, round(work.expected * (1 if chosen == "none" else _ZSTD_RATIO)))
+        BUNDLE.require_room(path.parent, round(work.expected * (1 if chosen == "none" else _ZSTD_RATIO)))
     except OSError as problem:
         raise explain_folder(problem, path.parent) from None
     slot = Slot.claim(path, replace=replace)
@@ -79,7 +79,7 @@ def write_bundle(
         sha256 = outlet.finish()
         slot.publish(replace=replace)
     except OSError as problem:
-        raise explain_write(problem, path.parent) from None
+        raise BUNDLE.full(problem, path.parent) from None
     finally:
         outlet.close()
         slot.discard()

@@ -34,7 +34,7 @@ from tasks.database.connection import open_database
 from tasks.database.dump import BackupEvidence, DumpProgress, dump
 from tasks.database.manifest import load, manifest_path
 from tasks.database.proof import prove
-from tasks.database.slot import claim, explain_write
+from tasks.database.slot import BACKUP, claim
 from tasks.domain.errors import (
     BlockedError,
     DamagedArchiveError,
@@ -45,6 +45,7 @@ from tasks.domain.errors import (
     UnprovenError,
     UsageError,
 )
+from tasks.record import unfinished_file
 
 Client = MongoClient[dict[str, Any]]
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -373,7 +374,7 @@ def test_a_directory_is_made(client: Client, uri: str, tmp_path: Path) -> None:
 
 def test_no_room(client: Client, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client[DB]["a"].insert_one({})
-    monkeypatch.setattr(slot_module, "RESERVE", 1 << 60)
+    monkeypatch.setattr(unfinished_file, "RESERVE", 1 << 60)
     with pytest.raises(BlockedError, match="no room"):
         backup(uri, tmp_path)
     assert visible(tmp_path) == []
@@ -422,7 +423,7 @@ def test_the_disk_fills_up_while_writing(tmp_path: Path) -> None:
         outlet.write(b"x" * 4096)
         with pytest.raises(OSError, match="No space left") as caught:
             outlet.finish()
-    error = explain_write(caught.value, tmp_path)
+    error = BACKUP.full(caught.value, tmp_path)
     assert isinstance(error, BlockedError)
     assert "ran full" in error.happened
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from tasks.database import slot as slot_module
 from tasks.database.archive.outlet import Outlet
 from tasks.database.connection import open_database
 from tasks.database.dump import dump
 from tasks.database.manifest import manifest_path
-from tasks.database.slot import claim, explain_write
+from tasks.database.slot import BACKUP, claim
 from tasks.database.sweep import sweep
 from tasks.domain.errors import BlockedError, UpgradeError, UsageError
+from tasks.record import unfinished_file
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 DB = "apinizerdb"
@@ -76,7 +76,7 @@ def test_a_disk_that_others_fill_is_left_its_reserve(
     filled(client)
     disk = mounted("size=40m")
     monkeypatch.setattr("tasks.database.dump.check_room", lambda *_, **__: None)
-    monkeypatch.setattr(slot_module, "_WATCH_EVERY", 1 << 20)
+    monkeypatch.setattr(unfinished_file, "_WATCH_EVERY", 1 << 20)
     with pytest.raises(BlockedError, match="ran full"):
         backup(uri, disk)  # RESERVE is 64 MiB.
     assert list(disk.iterdir()) == []
@@ -155,7 +155,7 @@ def test_a_write_that_fails(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r".+") as caught:
             outlet.finish()
     assert caught.value.errno == errno.EIO
-    error = explain_write(caught.value, tmp_path)
+    error = BACKUP.full(caught.value, tmp_path)
     assert not isinstance(error, BlockedError)
     assert "unfinished file was removed" in error.safe
     slot.discard()

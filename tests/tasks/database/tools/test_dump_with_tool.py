@@ -208,8 +208,8 @@ def test_a_disk_that_fills_up(
     database: Client, uri: str, tmp_path: Path, tools: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = iter([1 << 40])
-    monkeypatch.setattr("tasks.database.slot._WATCH_EVERY", 1)
-    monkeypatch.setattr("tasks.database.slot.free_bytes", lambda _: next(free, 0))
+    monkeypatch.setattr("tasks.record.unfinished_file._WATCH_EVERY", 1)
+    monkeypatch.setattr("tasks.record.unfinished_file.free_bytes", lambda _: next(free, 0))
     with pytest.raises(BlockedError, match="ran full"):
         backup(uri, tmp_path)
     assert gone(tools.pid())

@@ -12,8 +12,8 @@ import pytest
 
 from tasks.domain.errors import BlockedError, StoppedError, TemporaryError, UnprovenError, UsageError
 from tasks.images.bundle import Compression, verify_bundle, write_bundle
-from tasks.images.bundle import slot as slot_module
 from tasks.images.model import Blob, Image, Platform
+from tasks.record import unfinished_file
 from tests.tasks.images.bundle.shelf import AT, Shelf, bundle, layer_of, names, release
 
 COMPRESSIONS = pytest.mark.parametrize("compress", ["none", "zstd"])
@@ -99,17 +99,17 @@ def test_a_disk_that_runs_full(tmp_path: Path, compress: Compression) -> None:
 def test_room_is_asked_for_before_and_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = Shelf(engine=False)
     images = release(shelf, size=2_000_000)
-    free = slot_module.free_bytes(tmp_path)
-    monkeypatch.setattr(slot_module, "RESERVE", free - 1_000_000)
+    free = unfinished_file.free_bytes(tmp_path)
+    monkeypatch.setattr(unfinished_file, "RESERVE", free - 1_000_000)
     with pytest.raises(BlockedError, match="There is no room"):
         write_bundle(shelf, images, tmp_path / "b", version="1", made_at=AT)
     assert shelf.read_layers == []
     # An engine does not tell sizes before, so the disk is watched.
     shelf = Shelf(engine=True)
     images = release(shelf, size=2_000_000)
-    monkeypatch.setattr(slot_module, "RESERVE", free + 10_000_000_000)
-    monkeypatch.setattr(slot_module, "_WATCH_EVERY", 1_000_000)
-    monkeypatch.setattr("tasks.images.bundle.writing.require_room", lambda *_: None)
+    monkeypatch.setattr(unfinished_file, "RESERVE", free + 10_000_000_000)
+    monkeypatch.setattr(unfinished_file, "_WATCH_EVERY", 1_000_000)
+    monkeypatch.setattr(unfinished_file.Words, "require_room", lambda *_: None)
     with pytest.raises(BlockedError, match="The disk ran full"):
         write_bundle(shelf, images, tmp_path / "b", version="1", made_at=AT, compress="none")
     assert names(tmp_path) == []
