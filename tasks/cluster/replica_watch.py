@@ -1,0 +1,71 @@
+"""The number of pods that Deployments want, watched: nobody may scale up again what was scaled down."""
+
+from collections.abc import Mapping, Sequence
+
+from tasks.cluster.lookout import Lookout, Place, short_watches
+from tasks.cluster.planning import Connections
+from tasks.cluster.remaining import remaining
+from tasks.cluster.rollout_view import name, uid
+from tasks.cluster.scaling import replicas_of, who_scaled
+from tasks.cluster.watch import View, WatchHub
+from tasks.domain.errors import DriftError, TemporaryError, UpgradeError
+from tasks.domain.inventory import DeploymentFacts
+
+
+def watch_replicas(
+    connections: Connections, deployments: Sequence[DeploymentFacts], replicas: int = 0
+) -> "ReplicaWatch":
+    """The watch over Deployments that were scaled to `replicas`.  A change of an image is a change too where it falls
+    into a silence of the cluster: end the watch before setting one.
+    """
+    return ReplicaWatch(short_watches(connections.apis), deployments, replicas)
+
+
+class ReplicaWatch(Lookout):
+    """While the context lasts, `check()` answers whether somebody scaled one of the Deployments, or made it a pod.
+
+    Entering raises `DriftError` where one wants another number of pods; the pods that are there then may be ending.
+    """
+
+    def __init__(self, hubs: Mapping[str, WatchHub], deployments: Sequence[DeploymentFacts], replicas: int = 0) -> None:
+        places = [(d.key.cluster, d.key.namespace) for d in deployments]
+        super().__init__(hubs, places, [d.uid for d in deployments])
+        self._deployments, self._replicas = deployments, replicas
+
+    def _judge(self, place: Place, view: View) -> list[str]:
+        found = {name(d): d for d in view.objects("deployments")}
+        sets, pods = view.objects("replicasets"), view.objects("pods")
+        told = []
+        for facts in self._deployments:
+            if (facts.key.cluster, facts.key.namespace) != place:
+                continue
+            now = found.get(facts.key.name)
+            if now is None or uid(now) != facts.uid:
+                told.append(f"Deployment {facts.key.name} was deleted{'' if now is None else ' and made anew'}")
+                continue
+            if (count := replicas_of(now)) != self._replicas:
+                told.append(f"Deployment {facts.key.name} wants {count} pods. {who_scaled(now)}".strip())
+            if self._replicas == 0:
+                left = remaining(now, facts.component, sets, pods)
+                told += [f"pod {pod.name} appeared" for pod in left if pod.uid not in self._before]
+        return told
+
+    def _there(self, told: Sequence[str]) -> UpgradeError:
+        return self._appeared(told)
+
+    def _appeared(self, told: Sequence[str]) -> DriftError:
+        return DriftError(
+            f"Somebody else changed what was scaled to {self._replicas}.",
+            observed="\n".join(told),
+            safe="It was left as found.",
+            next="See who scales it (a deployment tool, an autoscaler, a colleague) and stop that, then go on: what is "
+            "done already is found done.",
+        )
+
+    def _deaf(self, trouble: str) -> TemporaryError:
+        return TemporaryError(
+            "The cluster cannot be asked whether somebody scaled a Deployment up again.",
+            observed=trouble,
+            safe="Nothing was changed since it last answered.",
+            next="When its API answers again, go on: what is done already is found done.",
+        )
