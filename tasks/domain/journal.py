@@ -163,40 +163,119 @@ class Journal(Facts):
 
     def stop(self, at: datetime, error: Mapping[str, str]) -> "Journal":
         """The present try ended; where nothing was changed the run has ended with it."""
-        tries = (*self.tries[:-1], self.tries[-1].model_copy(update={"ended": at, "error": dict(error)}))
-        stopped = self.model_copy(update={"tries": tries})
+        last = tuple(one.model_copy(update={"ended": at, "error": dict(error)}) for one in self.tries[-1:])
+        stopped = self.model_copy(update={"tries": (*self.tries[:-1], *last)})
         return stopped if self.changed else stopped.end(at, Ended.NOTHING_CHANGED, error.get("happened", ""))
+
+    def take_up(self, owner: Owner, at: datetime) -> "Journal":
+        """With one try more.  One before it that has no end was killed, or lost its machine."""
+        return self.model_copy(update={"tries": (*self.tries, Try(owner=owner, begun=at))})
+
+    def backed_up(self, made: BackupMade) -> "Journal":
+        """With the backup of before; raise `BlockedError` once the manager may have migrated the database."""
+        if self.manager_begun:
+            raise BlockedError(
+                f"The {self.kind} {self.id} has its backup: what the database holds now is not the state of before.",
+                observed=f"The manager's image was set, or about to be. The backup is {self.backup.archive}."
+                if self.backup
+                else "The manager's image was set, or about to be, and no backup is recorded.",
+                safe="The backup that is recorded stays the one to go back to.",
+                next=f"apinizer-upgrade runs show {self.id} tells where it is.",
+            )
+        return self.model_copy(update={"backup": made})
+
+    def made_safe(self, made: BackupMade) -> "Journal":
+        """With the safety backup.  Once a restore has begun the first one stays: what is there now is neither state."""
+        restored = any(entry.kind == "restore" for entry in self.entries)
+        return self if self.safety and restored else self.model_copy(update={"safety": made})
+
+    def seen_from(self, cluster: str) -> "Journal":
+        """The same where the manager's cluster is called `cluster`: another machine's configuration names it so."""
+        known = self.manager.cluster
+        keys = [self.manager, *(e.key for e in self.entries if e.key)]
+        if known == cluster or any(key.cluster == cluster for key in keys):
+            return self
+
+        def named(key: DeploymentKey) -> DeploymentKey:
+            return key.model_copy(update={"cluster": cluster}) if key.cluster == known else key
+
+        entries = tuple(e.model_copy(update={"key": named(e.key)}) if e.key else e for e in self.entries)
+        return self.model_copy(update={"manager": named(self.manager), "entries": entries})
+
+
+def run_id(at: datetime, salt: str) -> str:
+    """The ID of a run that begins: sorted by time, unique by `salt` (some hexadecimal digits), fit for an object's name."""
+    return f"{at:%Y%m%d-%H%M%S}-{salt}"
+
+
+def newest_first(journals: Iterable[Journal]) -> tuple[Journal, ...]:
+    return tuple(sorted(journals, key=lambda j: (j.begun, j.id), reverse=True))
+
+
+def prunable(journals: Iterable[Journal], keep: int) -> tuple[Journal, ...]:
+    """The ended journals beyond the newest `keep` ended ones.
+
+    The newest complete upgrade is never among them, for it may still be rolled back, nor what an unfinished run undoes.
+    """
+    known = newest_first(journals)
+    ended = [j for j in known if not j.unfinished]
+    complete = [j.id for j in ended if j.kind == "upgrade" and j.how is Ended.COMPLETE][:1]
+    needed = {*complete, *(j.of for j in known if j.unfinished)}
+    return tuple(j for j in ended[max(keep, 0) :] if j.id not in needed)
 
 
 def require_none_unfinished(journals: Iterable[Journal]) -> None:
     """Raise `BlockedError` where a run is unfinished: what the next one would take for the state before is not that."""
-    for journal in journals:
+    known = newest_first(journals)
+    for journal in known:
         if journal.unfinished:
             raise BlockedError(
                 f"The {journal.kind} {journal.id} to {journal.to} is unfinished, so no other run begins.",
                 observed=_last(journal),
-                next="\n".join(ways_on(journal)),
+                next="\n".join(ways_on(journal, known)),
             )
 
 
-def ways_on(journal: Journal) -> tuple[str, ...]:
-    """What can be done about an unfinished run: commands with what they do."""
-    back = (
-        [f"apinizer-upgrade rollback {journal.id}   goes back to {journal.current}"]
-        if journal.kind == "upgrade"
-        else []
+def require_goes_on(journal: Journal, journals: Iterable[Journal]) -> None:
+    """Raise `BlockedError` where a run cannot be resumed: it has ended, or is being rolled back."""
+    back = rollback_of(journal, journals)
+    if back is None and journal.unfinished:
+        return
+    raise BlockedError(
+        f"The {journal.kind} {journal.id} is being rolled back, so it does not go on."
+        if back
+        else f"The {journal.kind} {journal.id} has ended: {journal.how}.",
+        observed=_last(back) if back else f"Ended {journal.ended:%Y-%m-%d %H:%M:%S} UTC. {journal.reason}".strip(),
+        next="\n".join(ways_on(back or journal, journals)),
     )
+
+
+def rollback_of(journal: Journal, journals: Iterable[Journal]) -> Journal | None:
+    """The unfinished rollback of a run, where there is one: it is what goes on then."""
+    return next((j for j in journals if j.unfinished and j.kind == "rollback" and j.of == journal.id), None)
+
+
+def ways_on(journal: Journal, journals: Iterable[Journal] = ()) -> tuple[str, ...]:
+    """What can be done about a run: commands with what they do.  `journals` tell whether it is being rolled back."""
+    show = f"apinizer-upgrade runs show {journal.id}   tells what it did"
+    goes_back = journal.kind == "upgrade" and journal.backup is not None
+    rollback = f"apinizer-upgrade rollback {journal.id}   goes back to {journal.current or 'the version before'}"
+    if not journal.unfinished:
+        return (*((rollback,) if goes_back and journal.how is Ended.COMPLETE else ()), show)
+    back = rollback_of(journal, journals)
+    if back is not None:
+        return (f"apinizer-upgrade resume {back.id}   goes on with its rollback", show)
     return (
         f"apinizer-upgrade resume {journal.id}   goes on where it ended",
-        *back,
-        f"apinizer-upgrade runs show {journal.id}   tells what it did",
+        *((rollback,) if goes_back else ()),
+        show,
         f"apinizer-upgrade runs abandon {journal.id} --reason TEXT   leaves everything as it is",
     )
 
 
 def find_journal(journals: Iterable[Journal], id: str = "", *, unfinished: bool = False) -> Journal:  # noqa: A002 - it is called so
     """The journal of that ID (or its unique beginning), else the newest; raise `UsageError` where there is none."""
-    known = sorted((j for j in journals if j.unfinished or not unfinished), key=lambda j: j.begun, reverse=True)
+    known = newest_first(j for j in journals if j.unfinished or not unfinished)
     found = [j for j in known if j.id == id] or [j for j in known if j.id.startswith(id)]
     if found and (not id or len(found) == 1):
         return found[0]
@@ -223,19 +302,33 @@ def require_fits(journal: Journal, inventory: Inventory) -> None:
 
 
 def _misfit(entry: Entry, journal: Journal, now: DeploymentFacts | None) -> str:
-    if now is None:
-        return f"{entry.key} is gone."
-    if entry.before is None or entry.kind != "set-image":
+    if entry.kind not in CHANGING or entry.before is None:
         return ""
+    if now is None:
+        return f"{entry.key} is gone, or runs no image of a component any more."
     if now.uid != entry.before.uid:
         return f"{entry.key} was deleted and made anew."
+    same = [e for e in journal.entries if e.key == entry.key]
+    if entry.kind == "scale":
+        counts = {c for e in same for c in (e.before.replicas if e.before else None, e.replicas) if c is not None}
+        if now.replicas not in counts:
+            return f"{entry.key} is scaled to {now.replicas}, neither as before nor as the run made it."
+        return ""
+    return _foreign_image(entry, same, now)
+
+
+def _foreign_image(entry: Entry, same: Iterable[Entry], now: DeploymentFacts) -> str:
+    """What is said of a container that runs neither an image of before nor one that a try set."""
     known: dict[str, set[str]] = {}
-    for each in (e for e in journal.entries if e.key == entry.key and e.kind == "set-image"):
+    for each in (e for e in same if e.kind == "set-image"):
         for container, image in (*(each.before.images if each.before else {}).items(), *each.images.items()):
             known.setdefault(container, set()).add(image)
-    for one in now.containers:
-        if one.name in entry.images and one.image not in known[one.name]:
-            return f"{entry.key}: container {one.name} runs {one.image}, neither the old image nor the new one."
+    runs = {c.name: c.image for c in now.containers}
+    for container in entry.images:
+        if container not in runs:
+            return f"{entry.key}: its container {container} is gone, or runs no image of a component any more."
+        if runs[container] not in known[container]:
+            return f"{entry.key}: container {container} runs {runs[container]}, neither the old image nor the new one."
     return ""
 
 
