@@ -1,0 +1,57 @@
+"""Every step of a run disturbed at every moment: `make faults`.
+
+    python -m tests.faults [--jobs 3] [--every] [--match TEXT] [--list] [GROUP...]
+
+Prints a line when a case is through and the table at the end; ends with 1 where one is not as it should be.  A case
+whose fault did not land where it was meant to has shown nothing and counts as failed.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.faults.killing import upgrade_cases
+from tests.faults.results import Case, Outcome, table
+
+GROUPS = {"upgrade": upgrade_cases}
+
+
+def carried_out(case: Case) -> Outcome:
+    """The case, whatever comes of it."""
+    outcome = Outcome(case)
+    try:
+        case.act(outcome)
+    except AssertionError as error:
+        outcome.problems.append(str(error))
+    except Exception:  # noqa: BLE001 - the other cases go on
+        outcome.problems.append(traceback.format_exc())
+    print(f"{'' if outcome.good else 'FAILED '}{case.name}", flush=True)
+    if not outcome.good:
+        print("\n".join(f"    {line}" for text in outcome.problems for line in text.splitlines()[-12:]), flush=True)
+    return outcome
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--jobs", type=int, default=3, help="how many at once")
+    parser.add_argument("--every", action="store_true", help="also steps that are like another")
+    parser.add_argument("--match", default="", help="only cases whose name has this text")
+    parser.add_argument("--list", action="store_true", help="say which cases there are")
+    asked = parser.parse_args()
+    begin = time.monotonic()
+    cases = [case for name in asked.groups or GROUPS for case in GROUPS[name](every=asked.every)]
+    cases = [case for case in cases if asked.match in case.name]
+    if asked.list:
+        print("\n".join(case.name for case in cases))
+        return 0
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        outcomes = list(pool.map(carried_out, cases))
+    print(f"\n{table(outcomes)}\n{time.monotonic() - begin:.0f} s", flush=True)
+    return 0 if outcomes and all(one.good for one in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""At which of the boundaries that an undisturbed run passed it is disturbed.  Pure."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+JsonObject = dict[str, Any]
+LIKE_ONE = ("prod/cache-prod", "test/cache", "prod/worker-prod", "portal/apinizer-portal")
+"""Deployments that go the way that another goes as well: of their steps only what changes something is disturbed."""
+
+
+def chosen(lines: Sequence[JsonObject], *, every: bool = False) -> list[JsonObject]:
+    """Before, within and after every step: each write to cluster, database and disk on both its sides, and progress.
+
+    Of many writes of one kind within a step the first, the middle and the last.  With `every` no step is left out for
+    being like another.
+    """
+    steps = list(dict.fromkeys(line["task"] for line in lines))
+    return [line for step in steps for line in _of(step, [one for one in lines if one["task"] == step], every=every)]
+
+
+def _of(step: str, lines: list[JsonObject], *, every: bool) -> Iterable[JsonObject]:
+    like = not every and any(step.endswith(key) for key in LIKE_ONE)
+    wanted = {id(line) for line in _within(lines)}
+    if like:
+        wanted = {id(one) for one in lines if id(one) in wanted and ("PATCH" in one["what"] or one["kind"] == "midway")}
+    else:
+        wanted |= {id(line) for line in lines if line["kind"] in {"before", "after"} and not line["what"]}
+    return [line for line in lines if id(line) in wanted]
+
+
+def _within(lines: list[JsonObject]) -> list[JsonObject]:
+    writes = [
+        one
+        for one in lines
+        if one["kind"] in {"before", "answered"} and one["what"] and not one["what"].startswith("beat ")
+    ]
+    groups: dict[tuple[str, str], list[JsonObject]] = {}
+    for one in writes:
+        groups.setdefault((one["kind"], one["what"].split()[0]), []).append(one)
+    found = [one for group in groups.values() for one in _first_middle_last(group)]
+    progress = {one["kind"]: one for one in reversed(lines) if one["kind"] in {"midway", "migrating"}}
+    return [*found, *progress.values()]
+
+
+def _first_middle_last(group: list[JsonObject]) -> list[JsonObject]:
+    at = sorted({0, len(group) // 2, len(group) - 1})
+    return [group[number] for number in at]
+
+
+def moment(line: JsonObject) -> str:
+    """Where in its step a boundary lies, for people."""
+    if not line["what"]:
+        return str(line["kind"]) if line["kind"] in {"before", "after"} else f"within: {line['kind']}"
+    number = line["at"].rpartition(" ")[2]
+    again = "" if number == "#1" else f" {number}"
+    return f"within: {line['kind']} {line['what']}{again}"

@@ -1,0 +1,245 @@
+"""The real command in a process of its own, with a hand on it: `python -m tests.faults.driver RECORD DO AT COMMAND...`.
+
+Every boundary that the run passes is a line in the file RECORD: what it is, in which task, how often it was passed.  At
+the boundary AT ("" for none) it does DO: `kill` (SIGKILL), `freeze` (SIGSTOP), or `hold`: that thread waits until the
+file RECORD.go is there, while somebody outside does something to the world.  A boundary that is reached is written
+before anything is done there, and nothing after it, so the record's last line tells where a killed run was.
+
+Nothing of the product is replaced: its functions are called as they are, between two looks.
+"""
+
+import functools
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WRITES = frozenset(
+    [
+        "insert",
+        "update",
+        "delete",
+        "create",
+        "createIndexes",
+        "dropIndexes",
+        "drop",
+        "renameCollection",
+        "collMod",
+        "dropDatabase",
+        "findAndModify",
+    ]
+)
+_TASK = threading.local()
+MIDWAY = 0.3
+OUTSIDE = "run"
+"""The task of what the run does outside of any: its lock, its journal, its report."""
+
+
+class Hand:
+    """Writes down each boundary, and acts at one of them."""
+
+    def __init__(self, record: Path, do: str, at: str) -> None:
+        self._record, self._do, self._at = record, do, at
+        self._file = os.open(record, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._over = False
+
+    def passes(self, kind: str, what: str, **more: Any) -> None:
+        """The run is at a boundary now."""
+        task = getattr(_TASK, "name", OUTSIDE)
+        with self._lock:
+            if self._over:  # it is being killed: nothing comes after the boundary at which it was
+                threading.Event().wait()
+            name = f"{task} | {kind} {what}".strip()
+            self._counts[name] += 1
+            name = f"{name} #{self._counts[name]}"
+            line = {"at": name, "task": task, "kind": kind, "what": what, "time": time.time(), **more}
+            os.write(self._file, json.dumps(line).encode() + b"\n")
+            if name != self._at:
+                return
+            if self._do == "kill":
+                self._over = True
+                os.kill(os.getpid(), signal.SIGKILL)
+        if self._do == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self._do == "hold":
+            while not self._record.with_suffix(".go").exists():
+                time.sleep(0.01)
+
+
+def watch_the_cluster(hand: Hand) -> None:
+    """Each request that may change something: before it is sent, and when its answer is there but not yet used."""
+    from tasks.cluster.api import KubernetesApi
+
+    once = KubernetesApi._once
+
+    @functools.wraps(once)
+    def watched(self: Any, request: Any, *rest: Any) -> Any:
+        if request.reads:
+            return once(self, request, *rest)
+        what = f"{request.method} {short(request.path)}"
+        if "leases/" in what and threading.current_thread() is not threading.main_thread():
+            what = f"beat {what}"
+        hand.passes("before", what)
+        answer = once(self, request, *rest)
+        hand.passes("answered", what, status=answer[0])
+        return answer
+
+    KubernetesApi._once = watched  # type: ignore[method-assign]
+
+
+def watch_the_database(hand: Hand) -> None:
+    """Each command that changes something: before it is sent, and when the server has done it."""
+    from pymongo import monitoring
+
+    class Heard(monitoring.CommandListener):
+        def __init__(self) -> None:
+            self._names: dict[int, str] = {}
+
+        def started(self, event: monitoring.CommandStartedEvent) -> None:
+            if event.command_name in WRITES:
+                target = str(event.command.get(event.command_name))
+                to = str(event.command.get("to", ""))
+                what = f"{event.command_name} {plain(target)}{' to ' + plain(to) if to else ''}"
+                self._names[event.request_id] = what
+                hand.passes("before", what)
+
+        def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+            if what := self._names.pop(event.request_id, ""):
+                hand.passes("answered", what)
+
+        def failed(self, event: monitoring.CommandFailedEvent) -> None:
+            self._names.pop(event.request_id, "")
+
+    monitoring.register(Heard())
+
+
+def watch_the_files(hand: Hand) -> None:
+    """A file that gets its final name, or goes: just before."""
+
+    def heard(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in {"os.rename", "os.remove"}:
+            name = os.fsdecode(arguments[1] if event == "os.rename" else arguments[0])
+            if ".archive" in name or ".journal" in name:
+                hand.passes("before", f"{event[3:]} of {_file(name)}")
+
+    sys.addaudithook(heard)
+
+
+def watch_the_feed(hand: Hand) -> None:
+    """What the run tells: how far a step is."""
+    from tasks.record import feed
+
+    def heard(event: feed.Event) -> None:
+        hand.passes("says", f"{event.subject} {event.state}: {plain(event.text)}", share=event.share)
+        if event.share is not None and MIDWAY <= event.share < 1:
+            hand.passes("midway", "", share=event.share)
+        if "migrating the database" in event.text:
+            hand.passes("migrating", "")
+
+    feed._listeners.append(heard)
+
+
+def watch_the_tasks(hand: Hand) -> None:
+    """Each of Prefect's tasks: when it is called, and when its work is done but not yet known to anybody."""
+    from prefect import Task
+
+    found = [
+        value
+        for name, module in tuple(sys.modules.items())
+        if name.partition(".")[0] in {"flows", "tasks"}
+        for value in tuple(vars(module).values())
+        if isinstance(value, Task)
+    ]
+    for task in {id(one): one for one in found}.values():
+        task.fn = _looked_at(task.fn, _namer(task), hand)
+
+
+def _namer(task: Any) -> Callable[[dict[str, Any]], str]:
+    template = task.task_run_name if isinstance(task.task_run_name, str) else task.name
+
+    def name(arguments: dict[str, Any]) -> str:
+        return plain(template.format(**arguments))
+
+    return name
+
+
+def _looked_at(act: Callable[..., Any], name: Callable[[dict[str, Any]], str], hand: Hand) -> Callable[..., Any]:
+    import inspect
+
+    signature = inspect.signature(act)
+
+    @functools.wraps(act)
+    def looked(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        _TASK.name = name(bound.arguments)
+        try:
+            hand.passes("before", "")
+            result = act(*args, **kwargs)
+            hand.passes("after", "")
+            return result
+        finally:
+            _TASK.name = OUTSIDE
+
+    return looked
+
+
+def short(path: str) -> str:
+    """`deployments/prod/worker` of a path in the API; every journal is called so."""
+    parts = path.strip("/").split("/")
+    space = parts.index("namespaces") if "namespaces" in parts else len(parts)
+    namespace, rest = parts[space + 1 : space + 2], parts[space + 2 :]
+    text = "/".join([*rest[:1], *namespace, *rest[1:]])
+    return re.sub(r"(configmaps/[^/]+)/apinizer-upgrade[-\w.]*", r"\1/journal", text)
+
+
+def plain(text: str) -> str:
+    """Without figures and paths, which are others each time; versions stay."""
+    text = re.sub(r"/\S+/", "", text)
+    text = re.sub(r"apinizer-restore\.\w+", "apinizer-restore", text)
+    versions = re.compile(r"\d{4}\.\d{2}\.\d+")
+    return "".join(
+        part if versions.fullmatch(part) else re.sub(r"\d+(?:[.,]\d+)*", "N", part)
+        for part in re.split(r"(\b\d{4}\.\d{2}\.\d+\b)", text)
+    )
+
+
+def _file(name: str) -> str:
+    return "".join(
+        f".{part}" for part in Path(name).name.split(".") if part in {"archive", "journal", "json", "partial"}
+    )
+
+
+def main() -> None:
+    record, do, at, *command = sys.argv[1:]
+    hand = Hand(Path(record), do, at)
+    watch_the_cluster(hand)
+    watch_the_database(hand)
+    watch_the_files(hand)
+    watch_the_feed(hand)
+    from deployments.cli import running
+
+    prepare = running.prepare
+
+    def prepared(server: Any, load: Callable[[], object]) -> None:
+        prepare(server, load)
+        watch_the_tasks(hand)
+
+    running.prepare = prepared
+    sys.argv = ["apinizer-upgrade", *command]
+    from deployments.cli.main import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

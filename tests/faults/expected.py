@@ -1,0 +1,89 @@
+"""What must be true when a run that was disturbed has been gone on with; each problem is a sentence."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.faults.story import JsonObject, Story
+from tests.flows.world import ALL, archives, leftovers, needed
+
+NEVER = "migrated_"
+"""A field that a manager's migration puts into the database: no backup of before may hold it."""
+
+
+def image_changes(writes: list[JsonObject]) -> Counter[str]:
+    """How often the images of each Deployment were written, successfully, and to which."""
+    found: Counter[str] = Counter()
+    for one in writes:
+        if one["method"] in {"PATCH", "PUT"} and "/deployments/" in one["path"] and one["status"] < 300:
+            spec = ((one["body"] or {}).get("spec") or {}).get("template", {}).get("spec") or {}
+            for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
+                if "image" in container:
+                    found[f"{key_of(one)} {container['image'].rpartition('/')[2]}"] += 1
+    return found
+
+
+def scalings(writes: list[JsonObject]) -> Counter[str]:
+    """How often each Deployment was scaled, successfully, and to what."""
+    found: Counter[str] = Counter()
+    for one in writes:
+        if one["method"] in {"PATCH", "PUT"} and "/deployments/" in one["path"] and one["status"] < 300:
+            replicas = ((one["body"] or {}).get("spec") or {}).get("replicas")
+            if replicas is not None:
+                found[f"{key_of(one)} {replicas}"] += 1
+    return found
+
+
+def key_of(write: Mapping[str, Any]) -> str:
+    parts = write["path"].split("/namespaces/")[1].split("/")
+    return f"{parts[0]}/{parts[2]}"
+
+
+def at_the_target(story: Story, version: str) -> list[str]:
+    """Every Deployment at the version, settled, each pod answering it."""
+    world = story.world
+    found = [f"{key} is at {tag}" for key, tag in sorted(world.tags().items()) if tag != version and key in ALL]
+    if not world.settled():
+        found.append("not every rollout has settled")
+    odd = {pod: answer for pod, answer in world.answered().items() if json.dumps(version) not in answer}
+    return [*found, *(f"{pod} answers {answer}" for pod, answer in sorted(odd.items()))]
+
+
+def each_image_once(story: Story, version: str) -> list[str]:
+    """Every Deployment's images were set to the version once, and nothing else was set."""
+    changes = image_changes(story.writes())
+    found = [f"{what} was set {count} times" for what, count in sorted(changes.items()) if count != 1]
+    found += [f"{what} was set" for what in sorted(changes) if not what.endswith(f":{version}")]
+    missing = ALL - {what.partition(" ")[0] for what in changes}
+    return [*found, *(f"{key} was never set" for key in sorted(missing))]
+
+
+def backups_of_before(story: Story, most: int = 1) -> list[str]:
+    """At least one backup and not more than `most`; none holds what a migration made; nothing half is left, none is pinned."""
+    made = archives(story.backups)
+    found = [] if 1 <= len(made) <= most else [f"{len(made)} backups instead of {most}"]
+    found += [f"{path.name} holds a migrated database" for path in made if NEVER.encode() in whole(path)]
+    # A journal beside its backup is no leftover.
+    left = [path for path in leftovers(story.backups) if not path.name.endswith(".journal.json")]
+    found += [f"{path.name} was left" for path in left]
+    return [*found, *(f"{name} is still needed by {runs}" for name, runs in needed(story.backups).items())]
+
+
+def whole(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+def journal_ended(story: Story, how: str, kind: str = "upgrade") -> list[str]:
+    """The newest run of the kind ended so; none is unfinished; nobody holds the lock."""
+    journals = story.journals()
+    found = [f"run {one['id']} is unfinished" for one in journals if one["ended"] is None]
+    of_kind = [one for one in journals if one["kind"] == kind]
+    if not of_kind or of_kind[0]["how"] != how:
+        found.append(
+            f"the {kind} ended {of_kind[0]['how']!r} instead of {how!r}" if of_kind else f"no {kind} is recorded"
+        )
+    return [*found, *([f"the lock is still held by {holder}"] if (holder := story.holder()) else [])]
