@@ -116,10 +116,12 @@ class KubernetesApi:
         # Each rollout holds watches and a log open; a pool of five would close and open connections all the time.
         pools.connection_pool_kw["maxsize"] = max(CONNECTIONS, pools.connection_pool_kw.get("maxsize") or 0)
 
-    def patient(self, seconds: float) -> "KubernetesApi":
-        """The same API with another patience for temporary errors, sharing connections and credentials."""
+    def patient(self, seconds: float, *, timeout: float | None = None) -> "KubernetesApi":
+        """The same API with another patience for temporary errors, and perhaps another time for one request, sharing
+        connections and credentials.
+        """
         retry = Retry(seconds, self.retry.base, self.retry.cap, self.retry.sleep, self.retry.rng)
-        other = KubernetesApi(self._client, self.name, timeout=self._timeout, retry=retry)
+        other = KubernetesApi(self._client, self.name, timeout=timeout or self._timeout, retry=retry)
         other._auth = self._auth  # one login at a time, whichever of the two asks
         return other
 

@@ -4,13 +4,15 @@ The patch names metadata.uid and metadata.resourceVersion, so the API server ref
 between; then the object is read and decided again.  An edit of somebody else's is never overwritten.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from tasks.cluster.answers import JsonObject, ServerAwayError
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.rollout_view import containers, uid
-from tasks.domain.errors import ConflictError, DriftError, NotFoundError
+from tasks.domain.errors import ConflictError, DriftError, NotFoundError, TemporaryError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.step import RolloutStep
 
@@ -111,14 +113,22 @@ def _body(deployment: JsonObject, changes: dict[bool, list[JsonObject]], cause: 
     }
 
 
-def set_images(api: KubernetesApi, step: RolloutStep, cause: str = "") -> ChangeEvidence:
+def set_images(
+    api: KubernetesApi, step: RolloutStep, cause: str = "", *, guard: Callable[[], None] = lambda: None
+) -> ChangeEvidence:
     """Make the step's images those of the Deployment.
 
+    `guard` is asked right before every request that writes, repeated ones too, and raises where it must not be sent.
     Raises `DriftError` where somebody else changed it since it was judged (it is left as found), `ConflictError`
     when others write to it faster than it can be decided, and the errors of `KubernetesApi`.  A patch whose
     answer was lost is not repeated blindly: the object is read, and says whether it was made.
     """
-    patient = api.patient(PATIENCE)
+    patient, once = api.patient(PATIENCE), api.patient(0)
+
+    def write(body: JsonObject) -> JsonObject:
+        guard()
+        return once.patch(path, body)
+
     path = deployment_path(step.key)
     first: JsonObject | None = None
     last: ConflictError | ServerAwayError | None = None
@@ -138,12 +148,17 @@ def set_images(api: KubernetesApi, step: RolloutStep, cause: str = "") -> Change
                 return _evidence(step, first, found)
             case Patch():
                 try:
-                    return _evidence(step, first, patient.patch(path, decision.body))
+                    after = patient.retry.call(partial(write, decision.body), again=_never_arrived)
+                    return _evidence(step, first, after)
                 except (ConflictError, ServerAwayError) as error:
                     last = error  # read again, decide again; a lost answer is found done as AlreadyThere
     if last is None:
         raise AssertionError("no try was made")
     raise last.with_safe(UNKNOWN)
+
+
+def _never_arrived(error: TemporaryError) -> bool:
+    return isinstance(error, ServerAwayError) and error.unsent
 
 
 def _evidence(step: RolloutStep, before: JsonObject, after: JsonObject) -> ChangeEvidence:

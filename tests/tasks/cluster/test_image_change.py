@@ -6,7 +6,7 @@ import pytest
 
 from tasks.cluster.image_change import AlreadyThere, Patch, Refuse, decide, set_images
 from tasks.domain.component import Component
-from tasks.domain.errors import ConflictError, DriftError, ForbiddenError
+from tasks.domain.errors import ConflictError, DriftError, ForbiddenError, StoppedError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.step import ImageChange, RolloutStep
 
@@ -105,6 +105,46 @@ def test_no_permission_is_said(server, api, controllers, step) -> None:
     server.faults.extend(["", 403])
     with pytest.raises(ForbiddenError, match=r"kubectl auth can-i patch deployments\.apps/gw --namespace prod"):
         set_images(api, step)
+
+
+class Guard:
+    """Allows so many writes, then forbids."""
+
+    def __init__(self, allowed: int) -> None:
+        self.allowed, self.asked = allowed, 0
+
+    def __call__(self) -> None:
+        self.asked += 1
+        if self.asked > self.allowed:
+            raise StoppedError("the right to write is lost")
+
+
+def test_a_guard_that_forbids_is_asked_before_the_patch(server, api, controllers, step) -> None:
+    with pytest.raises(StoppedError, match="the right to write is lost"):
+        set_images(api, step, guard=Guard(0))
+    assert server.count("PATCH", "gw") == 0
+    assert image(server) == OLD
+
+
+def test_a_guard_is_asked_before_every_try(server, api, controllers, step) -> None:
+    server.faults.extend(["", 429, 429, 500])
+    guard = Guard(10)
+    assert set_images(api, step, guard=guard).changed
+    assert guard.asked == server.count("PATCH", "gw") == 4
+
+
+@pytest.mark.parametrize("fault", [429, 500])
+def test_a_guard_that_forbids_between_two_tries(server, api, controllers, step, fault) -> None:
+    server.faults.extend(["", fault])
+    with pytest.raises(StoppedError):
+        set_images(api, step, guard=Guard(1))
+    assert server.count("PATCH", "gw") == 1
+    assert image(server) == OLD
+
+
+def test_where_nothing_is_to_do_no_guard_is_asked(server, api, controllers, step) -> None:
+    set_images(api, step)
+    assert not set_images(api, step, guard=Guard(0)).changed
 
 
 def test_gone(server, api, step) -> None:
