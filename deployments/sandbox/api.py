@@ -74,7 +74,10 @@ class Api:
         if faults.latency_seconds:
             await asyncio.sleep(faults.latency_seconds)
         if fault := faults.answer_for(exchange.method, path + ("?watch" if exchange.asks("watch") else "")):
-            raise _fault_error(fault.code, fault.retry_after)
+            error = _fault_error(fault.code, fault.retry_after)
+            if not fault.landed:
+                raise error
+            exchange.instead = error
         user = self._cluster.access.authenticate(exchange.headers.get("authorization"))
         target = parse(path)
         if target is None:

@@ -28,6 +28,7 @@ class Exchange:
         self.read: Any = None
         self.answered: Any = None
         self.status = 0
+        self.instead: failures.ApiError | None = None  # What the client gets in place of the answer.
 
     @property
     def accept(self) -> str:
@@ -77,7 +78,12 @@ class Exchange:
     async def answer(
         self, body: bytes, status: int = 200, kind: str = "application/json", headers: dict[str, str] | None = None
     ) -> None:
+        instead, done = self.instead, status
+        if instead is not None:
+            self.instead = None
+            body, status, kind, headers = dump(instead.status), instead.code, "application/json", instead.headers
         await self._start(status, kind, {"Content-Length": str(len(body)), **(headers or {})})
+        self.status = done
         await self._send({"type": "http.response.body", "body": body})
 
     async def answer_json(self, obj: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:

@@ -13,7 +13,10 @@ JsonObject = dict[str, Any]
 
 @dataclass
 class AnswerFault:
-    """Answers that are replaced by an error: `count` times (-1: always), each with `probability`, where path and method fit."""
+    """Answers that are replaced by an error: `count` times (-1: always), each with `probability`, where path and method fit.
+
+    `landed`: the request is carried out all the same, and only its answer is lost.
+    """
 
     code: int = 503
     path: str = ".*"
@@ -21,6 +24,7 @@ class AnswerFault:
     count: int = -1
     probability: float = 1.0
     retry_after: int = 1
+    landed: bool = False
 
     def hits(self, method: str, path: str) -> bool:
         if self.count == 0 or (self.methods and method not in self.methods) or not re.search(self.path, path):

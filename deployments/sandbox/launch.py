@@ -251,8 +251,13 @@ class Sandbox:
         probability: float = 1.0,
         methods: tuple[str, ...] = (),
         retry_after: int = 1,
+        *,
+        landed: bool = False,
     ) -> None:
-        """Answer matching requests with an error: the next `count` (-1: until `faults(answers=[])`). A watch's path ends in `?watch`."""
+        """Answer matching requests with an error: the next `count` (-1: until `faults(answers=[])`). A watch's path ends in `?watch`.
+
+        With `landed` they are carried out all the same, and only their answers are lost.
+        """
         fault = {
             "code": code,
             "path": path,
@@ -260,6 +265,7 @@ class Sandbox:
             "probability": probability,
             "methods": list(methods),
             "retry_after": retry_after,
+            "landed": landed,
         }
         self.faults(answers=[*self.faults()["answers"], fault])
 

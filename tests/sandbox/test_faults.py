@@ -35,6 +35,17 @@ def version(client: Client) -> str:
     return str(client.see(MAPS)["metadata"]["resourceVersion"])
 
 
+def test_a_write_lands_and_its_answer_is_lost(sandbox: Sandbox, client: Client) -> None:
+    before = len(client.see(MAPS)["items"])
+    sandbox.fail_requests(code=504, path="configmaps", methods=("POST",), count=1, landed=True)
+    answer = client.post(MAPS, json={"metadata": {"generateName": "landed-"}})
+    assert answer.status_code == 504
+    assert answer.json()["kind"] == "Status"
+    assert len(client.see(MAPS)["items"]) == before + 1
+    assert sandbox.audit()[-1]["status"] == 201, "the audit tells what was done"
+    make_map(client, "heard")
+
+
 def test_watches_end_cleanly_after_some_events(sandbox: Sandbox, client: Client) -> None:
     since = version(client)
     for _ in range(3):
