@@ -63,7 +63,6 @@ class Lookout(ABC):
         self._generations: dict[Place, dict[str, int]] = {}
         self._seen: dict[str, None] = {}  # in the order in which it was seen
         self._deaf_since: float | None = None
-        self._before: frozenset[str] = frozenset()  # pods that were there when it began
         self._closed = threading.Event()
 
     @abstractmethod
@@ -93,7 +92,6 @@ class Lookout(ABC):
                         raise self._deaf(view.trouble() or "The list of pods did not come.")
                     view.wait(view.version, 0.2)
             self._require_word()
-            self._before = frozenset(uid(pod) for view in self._views.values() for pod in view.objects("pods"))
             if told := [sentence for place in self._views for sentence in self._look(place)]:
                 raise self._there(told)
             self._generations = {place: generations(view) for place, view in self._views.items()}

@@ -1,4 +1,4 @@
-"""The number of pods that Deployments want, watched: nobody may scale up again what was scaled down."""
+"""Deployments that were scaled to 0, watched: nobody may scale them up again unseen."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,25 +12,24 @@ from tasks.domain.errors import DriftError, TemporaryError, UpgradeError
 from tasks.domain.inventory import DeploymentFacts
 
 
-def watch_replicas(
-    connections: Connections, deployments: Sequence[DeploymentFacts], replicas: int = 0
-) -> "ReplicaWatch":
-    """The watch over Deployments that were scaled to `replicas`.  A change of an image is a change too where it falls
-    into a silence of the cluster: end the watch before setting one.
+def watch_replicas(connections: Connections, deployments: Sequence[DeploymentFacts]) -> "ReplicaWatch":
+    """The watch over Deployments that were scaled to 0 and whose pods are gone.
+
+    A change of an image is a change too where it falls into a silence of the cluster: end the watch before setting one.
     """
-    return ReplicaWatch(short_watches(connections.apis), deployments, replicas)
+    return ReplicaWatch(short_watches(connections.apis), deployments)
 
 
 class ReplicaWatch(Lookout):
-    """While the context lasts, `check()` answers whether somebody scaled one of the Deployments, or made it a pod.
+    """While the context lasts, `check()` answers whether one of the Deployments wants pods, or has one.
 
-    Entering raises `DriftError` where one wants another number of pods; the pods that are there then may be ending.
+    Entering raises `DriftError` where that is so already.
     """
 
-    def __init__(self, hubs: Mapping[str, WatchHub], deployments: Sequence[DeploymentFacts], replicas: int = 0) -> None:
+    def __init__(self, hubs: Mapping[str, WatchHub], deployments: Sequence[DeploymentFacts]) -> None:
         places = [(d.key.cluster, d.key.namespace) for d in deployments]
         super().__init__(hubs, places, [d.uid for d in deployments])
-        self._deployments, self._replicas = deployments, replicas
+        self._deployments = deployments
 
     def _judge(self, place: Place, view: View) -> list[str]:
         found = {name(d): d for d in view.objects("deployments")}
@@ -43,11 +42,10 @@ class ReplicaWatch(Lookout):
             if now is None or uid(now) != facts.uid:
                 told.append(f"Deployment {facts.key.name} was deleted{'' if now is None else ' and made anew'}")
                 continue
-            if (count := replicas_of(now)) != self._replicas:
-                told.append(f"Deployment {facts.key.name} wants {count} pods. {who_scaled(now)}".strip())
-            if self._replicas == 0:
-                left = remaining(now, facts.component, sets, pods)
-                told += [f"pod {pod.name} appeared" for pod in left if pod.uid not in self._before]
+            if (count := replicas_of(now)) != 0:
+                plural = "s" if count > 1 else ""
+                told.append(f"Deployment {facts.key.name} wants {count} pod{plural}. {who_scaled(now)}".strip())
+            told += [f"pod {pod.name} appeared" for pod in remaining(now, facts.component, sets, pods)]
         return told
 
     def _there(self, told: Sequence[str]) -> UpgradeError:
@@ -55,7 +53,7 @@ class ReplicaWatch(Lookout):
 
     def _appeared(self, told: Sequence[str]) -> DriftError:
         return DriftError(
-            f"Somebody else changed what was scaled to {self._replicas}.",
+            "Somebody else changed what was scaled to 0.",
             observed="\n".join(told),
             safe="It was left as found.",
             next="See who scales it (a deployment tool, an autoscaler, a colleague) and stop that, then go on: what is "
