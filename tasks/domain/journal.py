@@ -50,7 +50,8 @@ class Entry(Facts):
     """One change.  `subject` is what is changed ("apinizer/manager", a database); `key` where that is a Deployment.
 
     `will` and `undo` are for people: a sentence, and a command.  `images` are the ones to be, by container, `replicas`
-    the count to be.  `done` is None while its outcome is not known; `evidence` is what was seen after it.
+    the count to be.  `done` is None while its outcome is not known; `evidence` is what was seen after it.  One that is
+    `unmade` was refused by the server, so that it surely was not made: it counts for nothing.
     """
 
     kind: Kind
@@ -65,6 +66,12 @@ class Entry(Facts):
     begun: datetime
     done: datetime | None = None
     evidence: Mapping[str, str | int] = Field(default_factory=dict)
+    unmade: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether the installation may be another than before because of it."""
+        return self.kind in CHANGING and not self.unmade
 
 
 class BackupMade(Facts):
@@ -134,7 +141,7 @@ class Journal(Facts):
     @property
     def changed(self) -> bool:
         """Whether a change was begun, so that the installation may be another than before."""
-        return any(entry.kind in CHANGING for entry in self.entries)
+        return any(entry.changes for entry in self.entries)
 
     @property
     def manager_begun(self) -> bool:
@@ -146,8 +153,8 @@ class Journal(Facts):
         return self.entry(kind, self.manager)
 
     def entry(self, kind: Kind, key: DeploymentKey) -> Entry | None:
-        """The first entry of a kind for a Deployment: what was there before any try."""
-        return next((e for e in self.entries if e.kind == kind and e.key == key), None)
+        """The first entry of a kind for a Deployment, unless it was not made: what was there before any try."""
+        return next((e for e in self.entries if e.kind == kind and e.key == key and not e.unmade), None)
 
     def begin(self, entry: Entry) -> "Journal":
         """With one change more that is about to be made; an unfinished one of the same kind and subject stays first."""
@@ -157,6 +164,11 @@ class Journal(Facts):
         """With the evidence of entry `number` (from 0)."""
         done = self.entries[number].model_copy(update={"done": at, "evidence": dict(evidence)})
         return self.model_copy(update={"entries": (*self.entries[:number], done, *self.entries[number + 1 :])})
+
+    def withdraw(self, number: int, at: datetime, why: str) -> "Journal":
+        """With entry `number` (from 0) as one that the server refused, so that it surely was not made."""
+        last = self.entries[number].model_copy(update={"done": at, "evidence": {"refused": why}, "unmade": True})
+        return self.model_copy(update={"entries": (*self.entries[:number], last, *self.entries[number + 1 :])})
 
     def end(self, at: datetime, how: Ended, reason: str = "") -> "Journal":
         return self.model_copy(update={"ended": at, "how": how, "reason": reason})
@@ -186,7 +198,7 @@ class Journal(Facts):
 
     def made_safe(self, made: BackupMade) -> "Journal":
         """With the safety backup.  Once a restore has begun the first one stays: what is there now is neither state."""
-        restored = any(entry.kind == "restore" for entry in self.entries)
+        restored = any(entry.kind == "restore" and not entry.unmade for entry in self.entries)
         return self if self.safety and restored else self.model_copy(update={"safety": made})
 
     def seen_from(self, cluster: str) -> "Journal":
@@ -302,13 +314,13 @@ def require_fits(journal: Journal, inventory: Inventory) -> None:
 
 
 def _misfit(entry: Entry, journal: Journal, now: DeploymentFacts | None) -> str:
-    if entry.kind not in CHANGING or entry.before is None:
+    if not entry.changes or entry.before is None:
         return ""
     if now is None:
         return f"{entry.key} is gone, or runs no image of a component any more."
     if now.uid != entry.before.uid:
         return f"{entry.key} was deleted and made anew."
-    same = [e for e in journal.entries if e.key == entry.key]
+    same = [e for e in journal.entries if e.key == entry.key and not e.unmade]
     if entry.kind == "scale":
         counts = {c for e in same for c in (e.before.replicas if e.before else None, e.replicas) if c is not None}
         if now.replicas not in counts:
@@ -337,7 +349,7 @@ def _last(journal: Journal) -> str:
     if not journal.tries:
         return f"Begun {journal.begun:%Y-%m-%d %H:%M:%S} UTC."
     last = journal.tries[-1]
-    begun = [e for e in journal.entries if e.kind in CHANGING]
+    begun = [e for e in journal.entries if e.changes]
     at = f" Last: {begun[-1].will}{'' if begun[-1].done else ', whose outcome is not recorded'}." if begun else ""
     ended = f" It ended: {last.error['happened']}" if last.error.get("happened") else " It did not come to its end."
     return f"{last.owner}, since {last.begun:%Y-%m-%d %H:%M:%S} UTC.{at}{ended}"

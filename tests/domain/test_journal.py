@@ -65,6 +65,25 @@ def test_several_tries_keep_what_was_there_before_the_first() -> None:
     assert [t.ended for t in run.tries] == [at(40), None]
 
 
+def test_what_the_server_refused_was_not_made() -> None:
+    run = journal("a", backup=backup()).begin(set_image()).withdraw(0, at(31), "The user may not patch deployments.")
+    assert (run.changed, run.manager_begun, run.of_manager("set-image")) == (False, False, None)
+    assert run.entries[0].evidence == {"refused": "The user may not patch deployments."}
+    assert run.backed_up(backup("newer.archive")).backup == backup("newer.archive")
+    assert run.stop(at(40), ERROR).how is Ended.NOTHING_CHANGED
+    require_fits(run, world(apinizer_manager=None))
+    again = run.begin(set_image(before=set_image().before.model_copy(update={"generation": 7})))
+    first = again.of_manager("set-image")
+    assert first is not None
+    assert first.before is not None
+    assert first.before.generation == 7
+    third = again.withdraw(1, at(50), "no").begin(set_image("prod/worker"))
+    assert third.changed
+    with pytest.raises(BlockedError) as caught:
+        require_none_unfinished([third])
+    assert "prod/worker" in caught.value.observed
+
+
 def test_stopping_a_run_that_nobody_took_up() -> None:
     assert journal("a", tries=()).stop(at(1), ERROR).how is Ended.NOTHING_CHANGED
 
