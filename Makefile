@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-.PHONY: install demo test lint bench bench-e2e e2e contract story parts lock clean
+.PHONY: install demo test lint bench bench-e2e e2e contract story parts faults lock clean
 
 install: .venv/.installed
 
@@ -53,6 +53,11 @@ story: .venv/.testing
 
 parts: .venv/.testing
 	$(BIN)/pytest $(PARTS)
+
+# Runs killed, cut off, frozen and interfered with at every step, on the sandbox: about a quarter of an hour, a table at the end.
+# Some of it: make faults FAULTS="upgrade --match manager" (python -m tests.faults --help).
+faults: .venv/.testing
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 # Exact versions with hashes, no addresses.
 lock:

@@ -10,12 +10,27 @@ import argparse
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from tests.faults.killing import upgrade_cases
+from tests.faults.away import away_cases
+from tests.faults.flow import ROLLBACK, UPGRADE
+from tests.faults.freezing import freezing_cases
+from tests.faults.killing import killing_cases
+from tests.faults.meddling import meddling_cases
+from tests.faults.racing import racing_cases
 from tests.faults.results import Case, Outcome, table
 
-GROUPS = {"upgrade": upgrade_cases}
+GROUPS: dict[str, Callable[..., list[Case]]] = {
+    "upgrade": partial(killing_cases, UPGRADE),
+    "rollback": partial(killing_cases, ROLLBACK),
+    "upgrade-away": partial(away_cases, UPGRADE),
+    "rollback-away": partial(away_cases, ROLLBACK),
+    "races": racing_cases,
+    "frozen": freezing_cases,
+    "other-hands": meddling_cases,
+}
 
 
 def carried_out(case: Case) -> Outcome:

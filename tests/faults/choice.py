@@ -47,6 +47,22 @@ def _first_middle_last(group: list[JsonObject]) -> list[JsonObject]:
     return [group[number] for number in at]
 
 
+def one_a_step(lines: Sequence[JsonObject], *, every: bool) -> list[JsonObject]:
+    """For each step its middle: where it is half done, else before what it writes, else its beginning."""
+    found = []
+    for step in dict.fromkeys(line["task"] for line in lines):
+        of_step = chosen([line for line in lines if line["task"] == step], every=every)
+        ranks = {id(line): _rank(line) for line in of_step}
+        if of_step and (every or not any(step.endswith(key) for key in LIKE_ONE)):
+            found.append(min(of_step, key=lambda line: ranks[id(line)]))
+    return found
+
+
+def _rank(line: JsonObject) -> int:
+    order = (line["kind"] == "migrating", line["kind"] == "midway", line["kind"] == "before" and bool(line["what"]))
+    return order.index(True) if True in order else len(order)
+
+
 def moment(line: JsonObject) -> str:
     """Where in its step a boundary lies, for people."""
     if not line["what"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.story import JsonObject, Story
-from tests.flows.world import ALL, archives, leftovers, needed
+from tests.flows.world import ALL, MANAGER, archives, leftovers, needed
 
 NEVER = "migrated_"
 """A field that a manager's migration puts into the database: no backup of before may hold it."""
@@ -59,6 +59,53 @@ def each_image_once(story: Story, version: str) -> list[str]:
     found += [f"{what} was set" for what in sorted(changes) if not what.endswith(f":{version}")]
     missing = ALL - {what.partition(" ")[0] for what in changes}
     return [*found, *(f"{key} was never set" for key in sorted(missing))]
+
+
+def scaled_down_and_up_once(story: Story) -> list[str]:
+    """Of all Deployments only the manager was scaled: once to nothing, then once to each further count."""
+    changes = scalings(story.writes())
+    found = [f"{what} was scaled {count} times" for what, count in sorted(changes.items()) if count != 1]
+    found += [f"{what} was scaled" for what in sorted(changes) if not what.startswith(f"{MANAGER} ")]
+    return [*found, *([] if f"{MANAGER} 0" in changes else ["the manager was never scaled to 0"])]
+
+
+def same_database(story: Story) -> list[str]:
+    """The database is what was kept of it, byte for byte, and nothing more is there."""
+    before, now = story.kept("database"), story.database()
+    found = [f"collection {name} is gone" for name in sorted(before.keys() - now.keys())]
+    found += [f"collection {name} was left" for name in sorted(now.keys() - before.keys())]
+    return [
+        *found,
+        *(f"collection {name} is another" for name in sorted(before.keys() & now.keys()) if before[name] != now[name]),
+    ]
+
+
+def placed(story: Story) -> Counter[str]:
+    """How often each collection was put in its place by a restore, as the processes heard from the database."""
+    found: Counter[str] = Counter()
+    for run in story.watched():
+        for line in run.lines():
+            if (
+                line["kind"] == "answered"
+                and line["what"].startswith("renameCollection")
+                and "apinizer-restore" in line["what"].partition(" to ")[0]
+            ):
+                found[line["what"].partition(" to ")[2]] += 1
+    return found
+
+
+def each_collection_placed_once(story: Story) -> list[str]:
+    return [f"{name} was put in place {count} times" for name, count in sorted(placed(story).items()) if count > 1]
+
+
+def safety_backups(story: Story, most: int) -> list[str]:
+    """The backup of before, and at least one and not more than `most` - 1 of the database that was replaced; nothing half."""
+    made = archives(story.backups)
+    migrated = [path for path in made if NEVER.encode() in whole(path)]
+    found = [] if len(made) - len(migrated) == 1 else [f"{len(made) - len(migrated)} backups of before"]
+    found += [] if 1 <= len(migrated) <= most - 1 else [f"{len(migrated)} safety backups instead of {most - 1}"]
+    left = [path for path in leftovers(story.backups) if not path.name.endswith(".journal.json")]
+    return [*found, *(f"{path.name} was left" for path in left)]
 
 
 def backups_of_before(story: Story, most: int = 1) -> list[str]:

@@ -1,81 +1,36 @@
 """The run killed with -9 at every boundary, gone on with in a fresh process, and looked at."""
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
-from deployments.sandbox.launch import Sandbox
 from tests.faults import expected
 from tests.faults.choice import chosen, moment
+from tests.faults.flow import Flow, effects, go_on, story
 from tests.faults.results import Case, Outcome
-from tests.faults.story import JsonObject, Story, StoryError, enlarge
-from tests.flows.world import NEW, OLD, archives
-
-SPEED = 10.0
-MIGRATION_SECONDS = 20.0  # of the cluster: two seconds here
-MORE_DOCUMENTS = 12_000
-UPGRADE = ("upgrade", "--to", NEW, "--yes")
+from tests.faults.story import JsonObject, Story
+from tests.flows.world import NEW
 
 
-@contextmanager
-def story(*, large: bool = False, slow: bool = False, speed: float = SPEED) -> Iterator[Story]:
-    """A new sandbox at the old version; `large` has a database whose reading takes its time, `slow` a manager that migrates long."""
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder, Sandbox(version=OLD, speed=speed) as sandbox:
-        if large:
-            enlarge(sandbox.mongo_uri, MORE_DOCUMENTS)
-        if slow:
-            sandbox.faults(migration_seconds=MIGRATION_SECONDS)
-        told = Story(sandbox, Path(folder))
-        try:
-            yield told
-        finally:
-            told.end()
-
-
-def go_on(told: Story, outcome: Outcome, command: tuple[str, ...], version: str) -> None:
-    """What an operator does who finds a run that died: `resume` where one is unfinished, else the command again."""
-    unfinished = [one["id"] for one in told.journals() if one["ended"] is None]
-    if unfinished:
-        outcome.then, again = "resume", ("resume", unfinished[0], "--yes")
-    elif expected.at_the_target(told, version):
-        outcome.then, again = "again", command
-    else:
-        outcome.then, outcome.seconds = "nothing left", 0.0
-        return
-    run = told.run(*again)
-    outcome.seconds, outcome.told = run.seconds, run.err
-    if run.code != 0:
-        outcome.problems.append(f"{' '.join(again)} ended with {run.code}")
-
-
-def upgrade_cases(*, every: bool = False) -> list[Case]:
-    """One case for each boundary that an undisturbed upgrade passes."""
-    with story(large=True, slow=True) as told:
-        run = told.run(*UPGRADE)
-        if run.code != 0:
-            raise StoryError(f"the undisturbed upgrade ended with {run.code}: {run.err}")
-        lines = run.lines()
+def killing_cases(flow: Flow, *, every: bool = False) -> list[Case]:
+    """One case for each boundary that an undisturbed run passes."""
     return [
-        Case("upgrade", line["task"], moment(line), "kill -9", _killing(line)) for line in chosen(lines, every=every)
+        Case(f"{flow.name} killed", line["task"], moment(line), "kill -9", killing(flow, line))
+        for line in chosen(flow.undisturbed(), every=every)
     ]
 
 
-def _killing(line: JsonObject) -> Callable[[Outcome], None]:
+def killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
+    """Kill it at the boundary that `line` is, go on, and look."""
+
     def act(outcome: Outcome) -> None:
-        midway = line["kind"] == "midway" and not line["task"].startswith("ready")
-        with story(large=midway, slow=line["kind"] == "migrating") as told:
-            told.run(*UPGRADE, do="kill", at=line["at"]).died_at(line["at"])
+        with story(large=flow.needs_size(line), slow=flow.needs_migration(line)) as told:
+            flow.prepare(told)
+            told.run(*flow.command, do="kill", at=line["at"]).died_at(line["at"])
             if line["kind"] == "migrating":
                 outcome.problems += in_mid_migration(told)
             begun = bool(expected.image_changes(told.writes()))
-            go_on(told, outcome, UPGRADE, NEW)
-            outcome.problems += [
-                *expected.at_the_target(told, NEW),
-                *expected.each_image_once(told, NEW),
-                *expected.backups_of_before(told, most=1 if begun else 2),
-                *expected.journal_ended(told, "complete"),
-            ]
+            go_on(told, outcome, flow)
+            # One that nobody knew of yet when the run was killed is made again.
+            outcome.problems += flow.reached(told, backups=1 if begun else 2)
             outcome.effects = effects(told)
 
     return act
@@ -91,13 +46,3 @@ def in_mid_migration(told: Story) -> list[str]:
         begun = database.api_proxy.count_documents({f"migrated_{label}": True})
         over = f"introduced_{label}" in database.list_collection_names()
     return [] if begun and not over else ["the fault did not land in the middle of the migration"]
-
-
-def effects(told: Story) -> str:
-    """What was done in all, counted at the servers."""
-    writes = told.writes()
-    images, scales = expected.image_changes(writes), expected.scalings(writes)
-    parts = [f"{sum(images.values())} images set", f"{len(archives(told.backups))} backups"]
-    if scales:
-        parts.append(f"{sum(scales.values())} scalings")
-    return ", ".join(parts)

@@ -59,9 +59,11 @@ class Run:
                 raise StoryError(f"{at} was never reached; exit code {self.code}; {self.err[-1500:]}")
             time.sleep(0.02)
 
-    def go_on(self) -> None:
-        """Let the thread that is held go on."""
-        self.record.with_suffix(".go").touch()
+    def go_on(self, at: float = 0.0) -> None:
+        """Let the thread that is held go on, at a moment (seconds since 1970) that is to come."""
+        partial = self.record.with_suffix(".word")
+        partial.write_text(str(at))
+        partial.rename(self.record.with_suffix(".go"))
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -100,6 +102,8 @@ class Story:
         self.sandbox, self.folder, self.world = sandbox, folder, World(sandbox)
         self.backups = folder / "backups"
         self.runs: list[Run] = []
+        self._since = self._first = 0
+        self._kept: dict[str, Any] = {}
         self._env = clean_environment() | sandbox.env() | {"PYTHONPATH": str(ROOT)} | dict(env)
 
     def start(self, *command: str, do: str = "", at: str = "", env: Mapping[str, str] = {}) -> Run:
@@ -123,6 +127,21 @@ class Story:
         act()
         run.go_on()
 
+    def begin_here(self) -> None:
+        """What was done so far was preparation: it is not counted."""
+        self._since = max((one["seq"] for one in self.sandbox.audit()), default=0)
+        self._first = len(self.runs)
+
+    def watched(self) -> list[Run]:
+        """The processes since then."""
+        return self.runs[self._first :]
+
+    def keep(self, name: str, value: Any) -> None:
+        self._kept[name] = value
+
+    def kept(self, name: str) -> Any:
+        return self._kept[name]
+
     def end(self) -> None:
         """No process of this story stays."""
         for run in self.runs:
@@ -132,8 +151,8 @@ class Story:
 
     # ------------------------------------------------------------------ what is there
     def writes(self) -> list[JsonObject]:
-        """What the command's processes wrote to the cluster, as its API server saw it; not what only it keeps of itself."""
-        return [one for one in self.sandbox.audit() if one["agent"].startswith(AGENT)]
+        """What the command's processes wrote to the cluster since the story began, as its API server saw it."""
+        return [one for one in self.sandbox.audit(self._since) if one["agent"].startswith(AGENT)]
 
     def journals(self) -> list[JsonObject]:
         """The journals in the cluster, newest first."""

@@ -1,0 +1,137 @@
+"""What is disturbed: the upgrade and the rollback, how each begins, how it is gone on with, and what must be true at the end."""
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deployments.sandbox.launch import Sandbox
+from tests.faults import expected
+from tests.faults.results import Outcome
+from tests.faults.story import JsonObject, Story, StoryError, enlarge
+from tests.flows.world import NEW, OLD, archives
+
+SPEED = 10.0
+MIGRATION_SECONDS = 20.0  # of the cluster: two seconds here
+MORE_DOCUMENTS = 12_000
+RENAMED = "2025.11.1"  # the manager and the portal have other names there
+
+
+@contextmanager
+def story(*, large: bool = False, slow: bool = False, speed: float = SPEED) -> Iterator[Story]:
+    """A new sandbox at the old version; `large` has a database whose reading takes its time, `slow` a manager that migrates long."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder, Sandbox(version=OLD, speed=speed) as sandbox:
+        if large:
+            enlarge(sandbox.mongo_uri, MORE_DOCUMENTS)
+        if slow:
+            sandbox.faults(migration_seconds=MIGRATION_SECONDS)
+        told = Story(sandbox, Path(folder))
+        try:
+            yield told
+        finally:
+            told.end()
+
+
+@dataclass
+class Flow:
+    """An undisturbed run is made once; what it passed are the moments at which others are disturbed."""
+
+    name: str
+    kind: str
+    version: str
+    command: tuple[str, ...]
+    _lines: list[JsonObject] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def prepare(self, told: Story) -> None:
+        """Bring the story to where the run begins."""
+        told.begin_here()
+
+    def undisturbed(self) -> list[JsonObject]:
+        """The boundaries of a run that nothing disturbs."""
+        with self._lock, story(large=True, slow=True) as told:
+            if not self._lines:
+                self.prepare(told)
+                run = told.run(*self.command)
+                if run.code != 0:
+                    raise StoryError(f"the undisturbed {self.name} ended with {run.code}: {run.err}")
+                if problems := self.reached(told):
+                    raise StoryError(f"the undisturbed {self.name}: {'; '.join(problems)}")
+                self._lines = run.lines()
+        return self._lines
+
+    def reached(self, told: Story, backups: int = 1) -> list[str]:
+        """What is not as it must be at the end; at most `backups` may have been made."""
+        return [
+            *expected.at_the_target(told, self.version),
+            *expected.each_image_once(told, self.version),
+            *expected.backups_of_before(told, backups),
+            *expected.journal_ended(told, "complete", self.kind),
+        ]
+
+    def needs_size(self, line: JsonObject) -> bool:
+        return line["kind"] == "midway" and not str(line["task"]).startswith("ready")
+
+    def needs_migration(self, line: JsonObject) -> bool:
+        return str(line["kind"]) == "migrating"
+
+
+class Return(Flow):
+    """The rollback of a complete upgrade across both renames; the database must be what it was, byte for byte."""
+
+    def prepare(self, told: Story) -> None:
+        told.keep("database", told.database())
+        told.sandbox.set_speed(30)
+        run = told.run("upgrade", "--to", RENAMED, "--together", "--yes")
+        if run.code != 0:
+            raise StoryError(f"the upgrade that is to be rolled back ended with {run.code}: {run.err}")
+        told.sandbox.set_speed(SPEED)
+        told.begin_here()
+
+    def reached(self, told: Story, backups: int = 1) -> list[str]:
+        return [
+            *expected.at_the_target(told, self.version),
+            *expected.each_image_once(told, self.version),
+            *expected.scaled_down_and_up_once(told),
+            *expected.same_database(told),
+            *expected.each_collection_placed_once(told),
+            *expected.safety_backups(told, 1 + backups),
+            *expected.journal_ended(told, "complete", self.kind),
+            *expected.journal_ended(told, "rolled back", "upgrade"),
+        ]
+
+
+UPGRADE = Flow("upgrade", "upgrade", NEW, ("upgrade", "--to", NEW, "--yes"))
+ROLLBACK = Return("rollback", "rollback", OLD, ("rollback", "--yes"))
+
+
+def go_on(told: Story, outcome: Outcome, flow: Flow) -> None:
+    """What an operator does who finds a run that ended: `resume` where it is unfinished, else the command again."""
+    here = [one for one in told.journals() if one["kind"] == flow.kind]
+    unfinished = [one["id"] for one in here if one["ended"] is None]
+    again: tuple[str, ...]
+    if unfinished:
+        outcome.then, again = "resume", ("resume", unfinished[0], "--yes")
+    elif not (here and here[0]["how"] == "complete"):
+        outcome.then, again = "again", flow.command
+    else:
+        outcome.then, outcome.seconds = "nothing left", 0.0
+        return
+    run = told.run(*again)
+    outcome.seconds, outcome.told = run.seconds, run.err
+    if run.code != 0:
+        outcome.problems.append(f"{' '.join(again)} ended with {run.code}")
+
+
+def effects(told: Story) -> str:
+    """What was done in all, counted at the servers."""
+    writes = told.writes()
+    images, scales = expected.image_changes(writes), expected.scalings(writes)
+    parts = [f"{sum(images.values())} images set"]
+    if scales:
+        parts.append(f"scaled {', '.join(what.partition(' ')[2] for what in scales.elements())}")
+    if placed := expected.placed(told):
+        parts.append(f"{sum(placed.values())} collections put back")
+    return ", ".join([*parts, f"{len(archives(told.backups))} backups"])
