@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from tests.faults.away import away_cases
+from tests.faults.elsewhere import elsewhere_cases
 from tests.faults.flow import ROLLBACK, UPGRADE
 from tests.faults.freezing import freezing_cases
 from tests.faults.killing import killing_cases
@@ -28,6 +29,7 @@ GROUPS: dict[str, Callable[..., list[Case]]] = {
     "upgrade-away": partial(away_cases, UPGRADE),
     "rollback-away": partial(away_cases, ROLLBACK),
     "races": racing_cases,
+    "elsewhere": elsewhere_cases,
     "frozen": freezing_cases,
     "other-hands": meddling_cases,
 }
