@@ -1,7 +1,7 @@
 """The way of a flow whose steps follow one another: what stops it, and what is told when it ends."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -31,10 +31,17 @@ class Passage:
 
     `what` is the run's name in sentences ("The backup was interrupted"); `safe` is what holds when it ends early,
     `once_begun` what holds instead as soon as a step has told anything of these subjects, unless its error knows better.
+    `told` has the last word on what ends it early: a run that keeps a journal knows what it has changed.
     """
 
-    def __init__(self, what: str, safe: str, once_begun: Mapping[str, str] = {}) -> None:
-        self._what, self._safe, self._once_begun = what, safe, once_begun
+    def __init__(
+        self,
+        what: str,
+        safe: str,
+        once_begun: Mapping[str, str] = {},
+        told: Callable[[UpgradeError], UpgradeError] = lambda error: error,
+    ) -> None:
+        self._what, self._safe, self._once_begun, self._told = what, safe, once_begun, told
         self._futures: list[PrefectFuture[Any]] = []
         self._stack = ExitStack()
 
@@ -64,14 +71,17 @@ class Passage:
             return
         stopping.ask()  # what still waits in a thread ends at its next safe boundary
         if isinstance(error, KeyboardInterrupt | TerminationSignal):
-            told = self._interrupted()
+            told = self._told(self._interrupted())
             publish(Event("run", Told.ENDED, str(told)))
             if isinstance(error, KeyboardInterrupt):
                 raise told from None
             error.__cause__ = told  # as it is: Prefect tells a cancelled run from a killed one by it
             get_run_logger().error("%s", told)
         elif isinstance(error, UpgradeError):
-            publish(Event("run", Told.ENDED, str(error)))
+            told = self._told(error)
+            publish(Event("run", Told.ENDED, str(told)))
+            if told is not error:
+                raise told from None
 
     def submit(self, step: Task[P, R], *values: Any) -> PrefectFuture[R]:
         """The next step; `values` are its parameters, futures of former steps among them."""
@@ -83,6 +93,11 @@ class Passage:
         """A step that was submitted elsewhere, and belongs to the run; those of `submit` that follow wait for it."""
         self._futures.append(future)
         return future
+
+    @property
+    def last(self) -> list[PrefectFuture[Any]]:
+        """The step that was submitted last: what comes elsewhere waits for it."""
+        return self._futures[-1:]
 
     def value(self, future: PrefectFuture[R]) -> R:
         """What a step answered, when it has; raise the first failure instead."""
