@@ -8,7 +8,7 @@ import resource
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from deployments.sandbox import failures
+from deployments.sandbox import failures, outage
 from deployments.sandbox.cluster import Cluster
 from deployments.sandbox.database import Database
 from deployments.sandbox.exchange import Exchange
@@ -63,6 +63,10 @@ class Control:
                 cluster.kubelet.images.remove(body["node"], normalise(body["image"]) or body["image"])
             case "add_image":
                 cluster.kubelet.images.add(body["node"], normalise(body["image"]) or body["image"])
+            case "lose_node":
+                outage.lose(cluster.store, cluster.kubelet, body["node"])
+            case "find_node":
+                outage.find_again(cluster.store, cluster.kubelet, body["node"])
             case "api_down":
                 task = asyncio.get_running_loop().create_task(self._down(float(body["seconds"])))
                 self._tasks.add(task)

@@ -29,11 +29,36 @@ class Kubelet:
         self.store, self.faults, self.pace, self.recorder = store, faults, pace, recorder
         self.images = NodeImages(store, faults)
         self._pods: dict[str, Pod] = {}
+        self._lost: dict[str, list[Pod]] = {}  # Lost nodes, with the pods whose objects were removed meanwhile.
         self._addresses = itertools.count(10)
         store.listen(self._observe)
 
     def pod(self, uid: str) -> Pod | None:
         return self._pods.get(uid)
+
+    def lost(self, node: str) -> bool:
+        """Whether nobody hears of a node: what runs on it goes on running."""
+        return node in self._lost
+
+    def lose(self, node: str) -> None:
+        """Cut a node off: its kubelet hears nothing and says nothing, its containers run on."""
+        self._lost.setdefault(node, [])
+
+    def find_again(self, node: str) -> None:
+        """The node is back: its kubelet ends what was to end meanwhile, starts what came, and says how all stands."""
+        for pod in self._lost.pop(node, []):
+            pod.gone()
+        for obj in self.store.find(PODS, "", lambda one: one["spec"].get("nodeName") == node):
+            known = self._pods.get(obj["metadata"]["uid"])
+            ending = "deletionTimestamp" in obj["metadata"]
+            if known is not None and ending:
+                known.terminate()
+            elif known is not None:
+                known.publish()
+            elif not ending:
+                self._start(obj, running=False)
+            else:
+                self.store.remove(PODS, obj["metadata"]["namespace"], obj["metadata"]["name"])
 
     def adopt(self, pod: JsonObject) -> None:
         """Take a pod that runs already and is Ready: the installation as it is found."""
@@ -51,7 +76,12 @@ class Kubelet:
         if change.kind == "DELETED":
             if known:
                 del self._pods[uid]
-                known.gone()
+                if known.node in self._lost:
+                    self._lost[known.node].append(known)
+                else:
+                    known.gone()
+        elif self.lost(change.obj["spec"].get("nodeName") or ""):
+            return
         elif known is None and change.obj["spec"].get("nodeName") and "deletionTimestamp" not in change.obj["metadata"]:
             self._start(change.obj, running=False)
         elif known is not None and "deletionTimestamp" in change.obj["metadata"]:
@@ -176,7 +206,9 @@ class Pod:
         self.publish()
         await self.kubelet.pace.sleep(0.4)  # The runtime's clean-up, before the kubelet lets the object go.
         obj = self.object()
-        if obj is not None and not obj["metadata"].get("finalizers"):
+        if self.kubelet.lost(self.node):
+            self._ending = False  # Whoever hears of the node again has to be told.
+        elif obj is not None and not obj["metadata"].get("finalizers"):
             self.kubelet.store.remove(PODS, self.namespace, self.name)
 
     def gone(self) -> None:
@@ -191,7 +223,7 @@ class Pod:
     # ----------------------------------------------------------------- status
     def publish(self) -> None:
         """Write the pod's status as it now is."""
-        if self.object() is not None:
+        if self.object() is not None and not self.kubelet.lost(self.node):
             self.kubelet.store.edit(PODS, self.namespace, self.name, self._write)
 
     def _write(self, pod: JsonObject) -> None:

@@ -279,6 +279,14 @@ class Sandbox:
         """Put `image` on a node, as an import does."""
         self.do("add_image", node=node, image=image)
 
+    def lose_node(self, node: str) -> None:
+        """Cut a node off: it is NotReady, its containers run on, its pods that are deleted stay Terminating."""
+        self.do("lose_node", node=node)
+
+    def find_node(self, node: str) -> None:
+        """The node is heard of again, and ends what was to end meanwhile."""
+        self.do("find_node", node=node)
+
     def restricted_token(self, user: str, namespace: str, rules: list[JsonObject]) -> str:
         """A bearer token of a user who may do only what these RBAC rules say, in one namespace or everywhere ("")."""
         return str(self.do("token", user=user, namespace=namespace, rules=rules)["token"])

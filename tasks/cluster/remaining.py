@@ -63,7 +63,7 @@ def over(pod: JsonObject) -> bool:
     The pod collector gives pods of a node that vanished the phase Failed (podgc, Kubernetes 1.26 and later), although
     nobody knows whether they ended: there the containers still say that they run.
     """
-    return finished(pod) and not any((status.get("state") or {}).get("running") for status, _ in statuses(pod))
+    return finished(pod) and not any("running" in (status.get("state") or {}) for status, _ in statuses(pod))
 
 
 def settled_at_zero(deployment: JsonObject, replicasets: Iterable[JsonObject]) -> bool:
