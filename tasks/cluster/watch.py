@@ -36,6 +36,7 @@ IDLE_MARGIN = 8.0
 BAD_LINES_BEFORE_LIST = 3
 REFUSALS = 2
 TRIES_BEFORE_LIST = 5
+GONE_KEPT = 200  # of each kind: who asks for what is gone asks within minutes
 # A server that keeps bookmarks sends one before it ends a watch; two watches without a line may be a proxy's silence.
 QUIET_BEFORE_LIST = 2
 
@@ -50,7 +51,8 @@ class Cache:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._objects: dict[str, dict[str, JsonObject]] = {}
-        self._synced: set[str] = set()
+        self._gone: dict[str, dict[str, JsonObject]] = {}
+        self._lists: dict[str, int] = {}
         self._error: UpgradeError | None = None
         self._trouble: dict[str, str] = {}
         self._version = 0
@@ -71,7 +73,17 @@ class Cache:
         with self._changed:
             if self._error is not None:
                 raise self._error
-            return all(kind in self._synced for kind in kinds)
+            return all(kind in self._lists for kind in kinds)
+
+    def gone(self, kind: str) -> tuple[JsonObject, ...]:
+        """The last state of those whose deletion a watch told of; what a list only lacks is not among them."""
+        with self._changed:
+            return tuple(self._gone.get(kind, {}).values())
+
+    def lists(self, kind: str) -> int:
+        """How often the kind was listed: what came and went between two lists was not seen."""
+        with self._changed:
+            return self._lists.get(kind, 0)
 
     def trouble(self) -> str:
         """What keeps the watches from the API server just now, or "" where all of them are connected."""
@@ -93,7 +105,7 @@ class Cache:
         """A whole list came: what it lacks is gone."""
         with self._changed:
             self._objects[kind] = {uid(item): item for item in items}
-            self._synced.add(kind)
+            self._lists[kind] = self._lists.get(kind, 0) + 1
             self._bump()
 
     def put(self, kind: str, item: JsonObject) -> None:
@@ -106,6 +118,10 @@ class Cache:
         """An object was deleted."""
         with self._changed:
             self._objects.get(kind, {}).pop(uid(item), None)
+            gone = self._gone.setdefault(kind, {})
+            gone[uid(item)] = item
+            if len(gone) > GONE_KEPT:
+                del gone[next(iter(gone))]
             self._bump()
 
     def fail(self, error: UpgradeError) -> None:
@@ -298,6 +314,14 @@ class View:
     def objects(self, kind: str) -> tuple[JsonObject, ...]:
         """All objects of `kind` in the namespace; shared, not to be written to."""
         return self._cache.objects(kind)
+
+    def gone(self, kind: str) -> tuple[JsonObject, ...]:
+        """The last state of those whose deletion was seen since the watch began (the last `GONE_KEPT`)."""
+        return self._cache.gone(kind)
+
+    def lists(self, kind: str) -> int:
+        """How often the kind was listed; the same number twice: in between every change was seen."""
+        return self._cache.lists(kind)
 
     @property
     def version(self) -> int:

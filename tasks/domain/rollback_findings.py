@@ -21,7 +21,7 @@ class Former:
 
     def __init__(self, journal: Journal, key: DeploymentKey) -> None:
         self.entries: tuple[Entry, ...] = tuple(
-            e for e in journal.entries if e.key == key and e.kind == "set-image" and e.before
+            e for e in journal.entries if e.key == key and e.kind == "set-image" and e.before and not e.unmade
         )
         self.images: dict[str, str] = {}
         """Old images by container, of the containers that the upgrade was to change only."""
@@ -145,7 +145,9 @@ def left_out(without: Collection[str]) -> list[Finding]:
 
 def gone(journal: Journal, inventory: Inventory, without: Collection[str]) -> list[Finding]:
     there = {d.key for d in inventory.deployments}
-    changed = dict.fromkeys([journal.manager, *(e.key for e in journal.entries if e.key and e.kind == "set-image")])
+    changed = dict.fromkeys(
+        [journal.manager, *(e.key for e in journal.entries if e.key and e.kind == "set-image" and not e.unmade)]
+    )
     return [
         blocking(
             "gone",

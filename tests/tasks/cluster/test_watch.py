@@ -35,6 +35,8 @@ def test_events_reach_the_cache_and_wake_who_waits(server, hub, eventually) -> N
             assert version != before, "nobody woke the waiter"
         server.drop("pods", "a")
         eventually(lambda: names(view) == {"b"})
+        assert [thing["metadata"]["name"] for thing in view.gone("pods")] == ["a"]
+        assert view.lists("pods") == 1
 
 
 @pytest.mark.parametrize("fault", ["close", "gone", "error-event", "malformed", "cut", 410, 429, 500, 503])
@@ -62,6 +64,8 @@ def test_what_went_missing_during_a_relist_is_gone(server, hub, eventually) -> N
         server.forget()
         server.start()
         eventually(lambda: names(view) == {"b"})
+        assert view.gone("pods") == (), "a list does not say how it ended"
+        assert view.lists("pods") == 2
 
 
 def test_a_half_open_connection_is_found(server, api, eventually) -> None:
