@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli import database_commands, images_commands
+from deployments.cli import database_commands, images_commands, runs_commands
 from deployments.cli import database_options as db
 from deployments.cli import images_options as img
 from deployments.cli import options as opt
@@ -130,6 +130,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(images_commands.app)
+app.add_typer(runs_commands.app)
 
 
 @app.command()

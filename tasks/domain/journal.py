@@ -273,7 +273,7 @@ def ways_on(journal: Journal, journals: Iterable[Journal] = ()) -> tuple[str, ..
     goes_back = journal.kind == "upgrade" and journal.backup is not None
     rollback = f"apinizer-upgrade rollback {journal.id}   goes back to {journal.current or 'the version before'}"
     if not journal.unfinished:
-        return (*((rollback,) if goes_back and journal.how is Ended.COMPLETE else ()), show)
+        return (*((rollback,) if goes_back and journal.how in (Ended.COMPLETE, Ended.ABANDONED) else ()), show)
     back = rollback_of(journal, journals)
     if back is not None:
         return (f"apinizer-upgrade resume {back.id}   goes on with its rollback", show)

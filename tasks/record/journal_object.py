@@ -12,6 +12,7 @@ JsonObject = dict[str, Any]
 PREFIX = "apinizer-upgrade-"
 DATA = "journal.json"
 LABELS = {"app.kubernetes.io/managed-by": "apinizer-upgrade", "app.kubernetes.io/component": "journal"}
+SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
 BESIDE = ".journal.json"
 
 

@@ -52,7 +52,7 @@ class Found:
 
 
 class JournalStore:
-    """The journals of the manager in `namespace`.  Safe to share between threads.
+    """The journals of the manager in `namespace` of the cluster of `api`.  Safe to share between threads.
 
     `cluster` is the name of the manager's cluster in the present configuration: journals are read with it in place of
     the name that another machine's configuration has.  Raises the errors of `KubernetesApi`; `ForbiddenError` names
@@ -61,6 +61,7 @@ class JournalStore:
 
     def __init__(self, api: KubernetesApi, namespace: str, *, cluster: str = "") -> None:
         self.namespace = namespace
+        self.api = api
         self._api = api.patient(PATIENCE)
         self._cluster = cluster
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"

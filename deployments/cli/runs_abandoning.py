@@ -1,0 +1,116 @@
+"""`runs abandon`: what is given up is shown, asked and recorded, under the lock; the installation is left as it is."""
+
+import json
+import sys
+from datetime import UTC, datetime
+
+from blocks.settings import InstallationSettings
+from deployments.cli.interruption import Interruption
+from deployments.cli.options import Format
+from deployments.cli.runs_look import Place, find, places
+from deployments.cli.tables import console
+from tasks.domain.errors import BlockedError, ConflictError, UpgradeError, UsageError, before_any_change
+from tasks.domain.journal import Ended, Journal, find_journal, rollback_of, ways_on
+from tasks.domain.journal_text import document, page
+from tasks.record.lease import Lease
+from tasks.record.owner import present_owner
+
+
+def abandon(settings: InstallationSettings, run: str, reason: str, output: Format, *, ask: bool) -> None:
+    """End an unfinished run as abandoned; raise where it has ended, goes on meanwhile, or its lock is held."""
+    why = " ".join(reason.split())
+    if not why:
+        raise UsageError(
+            "A run is not abandoned without a reason.",
+            observed="--reason is empty.",
+            next="Say in a sentence why it is not to go on: it is read when something is looked for later.",
+        )
+    if ask and not sys.stdin.isatty():
+        raise UsageError(
+            "A run is not abandoned without being told to.",
+            observed="There is no terminal to ask at.",
+            next=f"Look at it with apinizer-upgrade runs show {run}, then say --yes.",
+        )
+    with Interruption():
+        with before_any_change():
+            place, journal = find(places(settings), run)
+            _require_open(journal, place)
+            if ask:
+                _confirm(journal, place, output)
+        ended = _record(place, journal, why)
+    if output is Format.JSON:
+        print(json.dumps(document(ended), indent=2))
+    else:
+        print(f"The {ended.kind} {ended.id} is abandoned; the installation was left as it is.")
+        for way in ways_on(ended):
+            print(f"  {way}")
+
+
+def _require_open(journal: Journal, place: Place) -> None:
+    back = rollback_of(journal, place.journals)
+    if journal.unfinished and back is None:
+        return
+    raise BlockedError(
+        f"The {journal.kind} {journal.id} is being rolled back; abandon its rollback first."
+        if back
+        else f"The {journal.kind} {journal.id} has ended: {journal.how}.",
+        observed=f"The rollback {back.id} is unfinished."
+        if back
+        else f"It ended {journal.ended:%Y-%m-%d %H:%M:%S} UTC.",
+        next="\n".join(ways_on(back or journal, place.journals)),
+    )
+
+
+def _confirm(journal: Journal, place: Place, output: Format) -> None:
+    import typer
+
+    screen = console(stderr=output is Format.JSON)
+    screen.print(page(journal, place.journals), markup=False)
+    screen.print(_consequence(journal), markup=False, style="yellow")
+    if not typer.confirm(f"Abandon the {journal.kind} {journal.id}?", err=True):
+        raise UpgradeError(
+            "The run was not abandoned.", observed="The answer was no.", next=f"apinizer-upgrade resume {journal.id}"
+        )
+
+
+def _consequence(journal: Journal) -> str:
+    if not journal.changed:
+        return "\nNothing was changed by it."
+    if journal.kind == "rollback":
+        return (
+            "\nIt stays as it is, half way back; the upgrade that it undoes is unfinished then, and blocks other runs."
+        )
+    kept = (
+        f" The database as it was before is in {journal.backup.archive} on {journal.backup.host}."
+        if journal.backup
+        else ""
+    )
+    return f"\nIt stays as it is, half upgraded, and resume does not go on with it any more.{kept}"
+
+
+def _record(place: Place, journal: Journal, why: str) -> Journal:
+    """Under the lock, so that whoever works on it has ended; what was agreed to must still be what is there."""
+    owner = present_owner()
+    store = place.store
+
+    def told(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    lease = Lease(
+        store.api, store.namespace, owner=owner, run=journal.id, doing=f"abandoning the {journal.kind} {journal.id}"
+    )
+    lease.take(progress=told)
+    try:
+        now = find_journal(store.look().journals, journal.id)
+        if now != journal:
+            raise ConflictError(
+                f"The {journal.kind} {journal.id} went on while it was looked at.",
+                observed=f"{len(now.tries)} tries and {len(now.entries)} changes now; it has {'not ' if now.unfinished else ''}ended.",
+                next=f"apinizer-upgrade runs show {journal.id} shows it as it is now.",
+            )
+        lease.require()
+        ended = now.end(datetime.now(UTC), Ended.ABANDONED, f"{why} ({owner.user} on {owner.host})")
+        store.save(ended)
+        return ended
+    finally:
+        lease.release()
