@@ -10,18 +10,21 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
 from flows.bringing import Bringing
+from flows.ending import safe_before
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
 from tasks.database.order import BackupOrder
 from tasks.database.slot import newest_backup
 from tasks.database.steps import BackupResult, DatabaseLook, release_after_upgrade
-from tasks.domain.errors import DriftError, StoppedError, UpgradeError
+from tasks.domain.errors import NOTHING_CHANGED, DriftError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Inventory
+from tasks.domain.journal import Journal
 from tasks.domain.plan import Plan
 from tasks.domain.report import Report, make_report, safe_now
 from tasks.domain.step import RolloutStep
-from tasks.record.feed import Event, publish
 from tasks.record.feed import State as Told
+from tasks.record.run_record import RunRecord, held_record
+from tasks.record.run_steps import close_journal
 from tasks.record.steps import write_report
 from tasks.record.telling import tell
 
@@ -62,10 +65,26 @@ class Course:
     asked: dict[str, PrefectFuture[tuple[str, ...]]] = field(default_factory=dict)
     after: Inventory | None = None
     order: BackupOrder = field(default_factory=BackupOrder)
+    run: str = ""
+    begun: PrefectFuture[Any] | None = None
+    former: PrefectFuture[None] | None = None
+    noted: PrefectFuture[None] | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's lock and journal."""
+        return held_record(self.installation)
+
+    @property
+    def journal(self) -> Journal | None:
+        """None where there was nothing to do."""
+        return self.record.journal
 
     def roll(self, step: RolloutStep, after: Sequence[PrefectFuture[Any]]) -> Rolled:
         """Set the image, wait until Ready, ask every pod, when all of `after` have succeeded."""
-        cause = f"apinizer-upgrade: {self.plan.current} to {self.plan.to}"
+        journal = self.journal
+        current = journal.current if journal else self.plan.current
+        cause = f"apinizer-upgrade: {current} to {self.plan.to}, run {self.run}"
         deadline = self.manager_timeout if step.is_manager else self.timeout
         changed = change_images.submit(self.installation, step, cause, wait_for=after, return_state=False)
         ready = wait_until_ready.submit(self.installation, step, changed, deadline, return_state=False)
@@ -98,9 +117,13 @@ class Course:
             raise self._failed(next((s for s in unfinished if s.is_failed() or s.is_crashed()), unfinished[0]))
         report = write_report(self._report(connected(self.installation).inventory()))
         if not report.complete:
-            raise _ended(_incomplete(report))
-        release_after_upgrade(self.installation, self.manager_key, self.order.directory)
-        publish(Event("run", Told.ENDED, ""))
+            raise _incomplete(report)
+        try:
+            close_journal(self.installation)
+        except UpgradeError as error:
+            raise error.with_safe(f"Every component is at {report.to} and answers; only the journal is open.") from None
+        for directory in self._folders():
+            release_after_upgrade(self.installation, self.manager_key, directory)
         return report
 
     def interrupted(self) -> UpgradeError:
@@ -111,18 +134,18 @@ class Course:
         end = time.monotonic() + STOP_SECONDS
         for future in self._futures():
             future.wait(timeout=max(0.0, end - time.monotonic()))
-        return _ended(
-            StoppedError(
-                "The upgrade was interrupted.",
-                observed=f"{sum(f.state.is_completed() for f in self._futures())} of its steps were done.",
-                safe=self._safe(),
-                next="Run it again: every step looks before it acts, and what is done already is left alone.",
-            )
+        futures = self._futures()
+        done = sum(f.state.is_completed() for f in futures)
+        late = [r.step.key for r in self.rolled if r.changed.state.is_running() or r.ready.state.is_running()]
+        at = f" At work then: {', '.join(map(str, late))}." if late else ""
+        return StoppedError(
+            "The upgrade was interrupted.", observed=f"{done} of its steps were done.{at}", safe=self._safe()
         )
 
     def _futures(self) -> list[PrefectFuture[Any]]:
         rolled = (f for r in self.rolled for f in (r.changed, r.ready, r.verified))
-        first = (self.place, self.database, self.archive, self.backup, *self.images, *self.asked.values())
+        made = (self.place, self.database, self.archive, self.backup, self.former, self.noted)
+        first = (self.begun, *made, *self.images, *self.asked.values())
         return [f for f in (*first, *rolled, self.retired) if f is not None]
 
     def _report(self, after: Inventory) -> Report:
@@ -133,7 +156,17 @@ class Course:
         return make_report(self.plan, self.before, after, answered, self._backup(), (*notes, *images))
 
     def _backup(self) -> str:
-        return self.backup.result().where if self.backup and self.backup.state.is_completed() else ""
+        """Where the backup of before is: of this try, or of the one that set the manager's image."""
+        if self.backup and self.backup.state.is_completed():
+            return self.backup.result().where
+        made = self.journal.backup if self.journal else None
+        return f"{made.archive} on {made.host}" if made else ""
+
+    def _folders(self) -> list[str]:
+        """Where backups of this run are on this machine."""
+        made = self.journal.backup if self.journal else None
+        here = [str(Path(made.archive).parent)] if made and made.host == self.record.owner.host else []
+        return list(dict.fromkeys(str(Path(folder).resolve()) for folder in (*here, self.order.directory)))
 
     def _failed(self, failure: State[Any]) -> UpgradeError:
         """The failure with the sentence on what is safe now; the report is kept as far as the world can be read."""
@@ -144,7 +177,7 @@ class Course:
             else UpgradeError(
                 "A step of the upgrade ended in a way that was not foreseen.",
                 observed=failure.message or type(cause).__name__,
-                next="Run it again: every step looks before it acts. Keep the run's log for a report of this defect.",
+                next="Keep the run's log for a report of this defect.",
             )
         )
         try:
@@ -152,7 +185,7 @@ class Course:
             write_report(self._report(self.after))
         except UpgradeError as unread:
             tell("report", Told.FAILED, f"the installation could not be read again: {unread.happened}")
-        return _ended(error.with_safe(self._safe()))
+        return error.with_safe(self._safe())
 
     def _safe(self) -> str:
         now = {d.key: d.main.image for d in self.after.deployments} if self.after else {}
@@ -164,9 +197,11 @@ class Course:
         ]
         proved = [r.step.key for r in self.rolled if r.verified.state.is_completed()]
         safe = safe_now(self.plan, patched, proved, self._backup(), now)
+        if not patched:
+            safe = safe.replace(NOTHING_CHANGED, safe_before(self.record), 1)
         if not patched and self.bringing and self.bringing.begun():
             safe += "\nWhat was brought of the new images stays where it is and does no harm; it does not travel again."
-        return safe if self.plan.migrates else f"{safe}\n{self._former_backup()}"
+        return safe if self.plan.migrates or self._backup() else f"{safe}\n{self._former_backup()}"
 
     def _former_backup(self) -> str:
         """Where the way back is when this run had no reason to make one."""
@@ -179,25 +214,25 @@ class Course:
         return f"This run made no backup, because the manager's image was set before it; {found}."
 
 
-def _ended(error: UpgradeError) -> UpgradeError:
-    """Tell what stopped the run to whoever listens: Prefect itself may not be there to be told."""
-    publish(Event("run", Told.ENDED, str(error)))
-    return error
-
-
 def _incomplete(report: Report) -> UpgradeError:
     """Every step succeeded, and the last look shows something else: somebody changed it in between."""
     return DriftError(
         f"Not every component is at {report.to} any more.",
         observed="\n".join(f"{r.deployment}: {r.after}" for r in report.rows if not r.reached),
         safe="What is listed above is how the installation was found at the end; it was left so.",
-        next="See who changes it (a deployment tool that keeps the old images?), then run the upgrade again.",
+        next="See who changes it (a deployment tool that keeps the old images?), then go on.",
     )
 
 
 def course_of(installation: str, plan: Plan, before: Inventory, manager_timeout: int, timeout: int) -> Course:
-    """A course at its beginning; the plan has made sure that there is one manager."""
-    manager = before.manager
-    if manager is None:
+    """A course at its beginning; the plan has made sure that there is one manager, and the lock is where it is."""
+    manager, locked = before.manager, held_record(installation).manager
+    if manager is None or locked is None:
         raise UpgradeError("The plan went on without a manager.", next="Report this defect with the plan.")
+    if manager.key != locked:
+        raise DriftError(
+            f"The manager is {manager.key} now, and was {locked} when the lock was taken.",
+            observed="The lock is kept in the manager's namespace.",
+            next="See who moves it, then run again.",
+        )
     return Course(installation, plan, before, manager.key, manager_timeout, timeout)

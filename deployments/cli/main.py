@@ -122,6 +122,41 @@ def upgrade(
     upgrading.upgrade(settings, wish, output, ask=not yes)
 
 
+@app.command()
+@img.takes_images(img.Going, img.Taking, img.Bundled, img.Signed, img.Registry, img.Reaching)
+def resume(
+    *,
+    run: Annotated[
+        str, typer.Argument(metavar="[ID]", help="The run, or how its ID begins; the newest unfinished one.")
+    ] = "",
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    image_prefix: opt.ImagePrefix = "",
+    backup_dir: opt.BackupDir = "",
+    engine: db.Engine = None,
+    ssh: db.Ssh = "",
+    keep: db.Keep = None,
+    keep_days: db.KeepDays = None,
+    allow_ephemeral: db.AllowEphemeral = None,
+    manager_timeout: opt.ManagerTimeout = None,
+    timeout: opt.Timeout = None,
+    yes: opt.Yes = False,
+    output: opt.Output = opt.Format.TEXT,
+    images: img.Choices,
+) -> None:
+    """Go on with an unfinished run at the first step whose effect is not there; from any machine."""
+    from deployments.cli import resuming
+
+    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
+    settings = img.with_images(settings, images)
+    settings = db.with_backup(settings, engine, ssh, keep=keep, keep_days=keep_days, ephemeral_allowed=allow_ephemeral)
+    given = {"manager_timeout": manager_timeout, "timeout": timeout}
+    times = {name: seconds for name, seconds in given.items() if seconds is not None}
+    resuming.resume(settings, run, output, ask=not yes, times=times)
+
+
 for _command in (
     database_commands.backup,
     database_commands.backups,

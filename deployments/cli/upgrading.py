@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from blocks.settings import InstallationSettings
@@ -14,9 +16,12 @@ from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
 from tasks.cluster.planning import Connections, prove_there, read_plan
 from tasks.domain.errors import UpgradeError, before_any_change
+from tasks.domain.journal import require_none_unfinished
 from tasks.domain.plan import Plan, PlanRequest
+from tasks.record.journal_store import journal_store_for
 
 PATIENCE = 10.0
+COMPLETE = "The upgrade is complete: apinizer-upgrade status shows it."
 
 
 def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format, *, ask: bool) -> None:
@@ -25,6 +30,9 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
         with before_any_change():
             connections = Connections.open(settings, patience=PATIENCE)
             inventory = connections.inventory()
+            # Said before anybody plans or answers; the run asks again when it has the lock.
+            if inventory.manager is not None:
+                require_none_unfinished(journal_store_for(connections, inventory).all())
             plan = read_plan(connections, inventory, request)
         screen = console(stderr=output is Format.JSON)
         if output is Format.TEXT or plan.steps:
@@ -42,13 +50,9 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
             _confirm(plan)
         with screen.status("Starting the run: its Prefect server, its flow"):
             prepare(server, _load)
-        complete = "The upgrade is complete: apinizer-upgrade status shows it."
-        report = run_shown(screen, _rows(plan), settings, lambda: _run(settings, request), complete=complete)
-        try:
-            _print(report, output)
-            sys.stdout.flush()
-        except OSError as error:
-            raise _unwritten(report, error) from None
+        report = run_shown(screen, rows_of(plan), settings, lambda: _run(settings, request), complete=COMPLETE)
+        with written(report):
+            print_report(report, output)
 
 
 def _confirm(plan: Plan) -> None:
@@ -65,9 +69,9 @@ def _load() -> None:
     import flows.upgrade  # noqa: F401 - loaded here, run later
 
 
-def _rows(plan: Plan) -> list[Row]:
+def rows_of(plan: Plan) -> list[Row]:
     """What the display shows, in the order in which the run comes to it."""
-    first = ["database", *(["backup", "proof"] if plan.migrates else []), "images"]
+    first = ["lock", "database", *(["backup", "proof"] if plan.migrates else []), "images"]
     return [*map(Row, first), *(Row(str(step.key), step.component.value) for step in plan.steps)]
 
 
@@ -86,15 +90,22 @@ def _run(settings: InstallationSettings, request: PlanRequest) -> dict[str, Any]
     )
 
 
-def _unwritten(report: dict[str, Any], error: OSError) -> UpgradeError:
-    return unwritten(
-        error,
-        f"The upgrade is complete: every component is at {report['to']} and answers. Backup: {report['backup']}.",
-        "apinizer-upgrade status shows the installation.",
-    )
+@contextmanager
+def written(report: dict[str, Any]) -> Iterator[None]:
+    """While the report is printed: an output that takes nothing leaves the run as complete as it is."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise unwritten(
+            error,
+            f"The upgrade is complete: every component is at {report['to']} and answers. Backup: {report['backup']}.",
+            "apinizer-upgrade status shows the installation.",
+        ) from None
 
 
-def _print(report: dict[str, Any], output: Format) -> None:
+def print_report(report: dict[str, Any], output: Format) -> None:
+    """The report as a table, or whole as JSON."""
     if output is Format.JSON:
         print(json.dumps(report, indent=2))
     else:
@@ -109,5 +120,7 @@ def _print(report: dict[str, Any], output: Format) -> None:
             screen.print(f"Note: {note}", markup=False)
         if report["backup"]:
             screen.print(f"Backup: {report['backup']}, read back whole.", markup=False)
+        if report["run"]:
+            screen.print(f"Run: {report['run']}; apinizer-upgrade runs show {report['run']}", markup=False)
         way = f"from {report['before']} " if report["before"] != report["to"] else "all components "
         screen.print(f"[bold green]Upgraded {way}to {report['to']}.[/]")

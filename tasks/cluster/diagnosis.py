@@ -45,7 +45,7 @@ def diagnose(step: RolloutStep, verdict: Verdict, symptoms: Symptoms, waited: fl
             observed=observed,
             safe="It was left as found; what the rollout had begun was not taken back.",
             next=f"See who changes it (kubectl -n {step.key.namespace} get deployment {step.key.name} -o yaml "
-            "--show-managed-fields), then run again: it plans from the present state.",
+            "--show-managed-fields), then go on: it plans from the present state.",
         )
     if verdict.state is State.HOPELESS:
         happened = f"{what} will not become Ready: {_headline(verdict)}."
@@ -110,41 +110,38 @@ def _next(step: RolloutStep, verdict: Verdict, symptoms: Symptoms) -> str:
     trouble = verdict.trouble
     ns, log = step.key.namespace, "\n".join(symptoms.log)
     if trouble is not None and (trouble.reason in PULLS or trouble.reason == "ErrImageNeverPull"):
-        return _bring_image(step, trouble)
+        return _bring_image(trouble)
     if LOCK_LEFT.search(log):
         return (
             "A migration was killed and left its lock: when no manager runs, remove the document in collection "
-            "mongockLock, then run again."
+            "mongockLock, then go on."
         )
     if NEWER_SCHEMA.search(log):
         return (
             "The database is newer than this version: restore the backup that fits it, or upgrade to the newer version."
         )
     if not step.is_manager and WRONG_SCHEMA.search(log):
-        return "The database is not at this version: bring the manager to it first, then run again."
+        return "The database is not at this version: bring the manager to it first, then go on."
     if "quota" in verdict.message:
-        return f"Raise or free the quota (kubectl -n {ns} describe resourcequota), then run again."
+        return f"Raise or free the quota (kubectl -n {ns} describe resourcequota), then go on."
     if verdict.reason == "Paused":
-        return f"Resume it: kubectl -n {ns} rollout resume deployment/{step.key.name}, then run again."
+        return f"Resume it: kubectl -n {ns} rollout resume deployment/{step.key.name}, then go on."
     if trouble is not None and trouble.weight == "crash":
         return (
             f"Read the whole log: kubectl -n {ns} logs {trouble.pod} -c {trouble.container} --previous; mend what it "
-            "says and run again, or roll back."
+            "says and go on, or roll back."
         )
     if trouble is not None:
-        return f"kubectl -n {ns} describe pod {trouble.pod} shows it whole; mend it and run again, or roll back."
+        return f"kubectl -n {ns} describe pod {trouble.pod} shows it whole; mend it and go on, or roll back."
     return _next_of_slow(step, verdict)
 
 
-def _bring_image(step: RolloutStep, trouble: Trouble) -> str:
+def _bring_image(trouble: Trouble) -> str:
     node = trouble.node or "the node"
-    # A manager that never started has migrated nothing, so its old image still fits the database.
-    undo = f"kubectl -n {step.key.namespace} rollout undo deployment/{step.key.name}"
-    back = f" To go back instead, as long as no container of it has started: {undo}." if step.is_manager else ""
     return (
         f"Bring {trouble.image} to node {node} (on it: ctr -n k8s.io images import FILE; a Docker node: docker load), or "
-        f"see that {node} reaches the registry and may pull from it; the kubelet tries again by itself. Then run again."
-    ) + back
+        f"see that {node} reaches the registry and may pull from it; the kubelet tries again by itself. Then go on."
+    )
 
 
 def _next_of_slow(step: RolloutStep, verdict: Verdict) -> str:
@@ -152,15 +149,15 @@ def _next_of_slow(step: RolloutStep, verdict: Verdict) -> str:
     if unscheduled is not None:
         return (
             f"No node takes pod {unscheduled.name}: {clean(unscheduled.message, 300)} Make room (or let the rollout do "
-            "without a surge pod: maxSurge 0), then run again."
+            "without a surge pod: maxSurge 0), then go on."
         )
     if verdict.reason in ("NotObserved", "CacheBehind"):
-        return "See that kube-controller-manager runs: it has not taken the change up. Then run again."
+        return "See that kube-controller-manager runs: it has not taken the change up. Then go on."
     if any(line.terminating for line in verdict.pods):
-        return "Pods do not end: see whether their nodes are alive (kubectl get nodes), then run again."
+        return "Pods do not end: see whether their nodes are alive (kubectl get nodes), then go on."
     return (
         f"The rollout goes on in the cluster: kubectl -n {step.key.namespace} rollout status "
-        f"deployment/{step.key.name}. Run again when it is done, or with a longer deadline."
+        f"deployment/{step.key.name}. Go on when it is done, or with a longer deadline."
     )
 
 

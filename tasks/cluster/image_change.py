@@ -18,7 +18,7 @@ from tasks.domain.step import RolloutStep
 
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 TRIES = 6
-UNKNOWN = "Whether the Deployment's images were changed is not known; run again: it looks before it acts."
+UNKNOWN = "Whether the Deployment's images were changed is not known; going on looks before it acts."
 PATIENCE = 60.0  # an API server that restarts is back by then
 
 
@@ -71,7 +71,7 @@ def deployment_path(key: DeploymentKey) -> str:
 def decide(deployment: JsonObject, step: RolloutStep, cause: str = "") -> Decision:
     """What to do with the Deployment as it is now.  Pure."""
     meta, spec = deployment.get("metadata", {}), deployment.get("spec", {})
-    again = "See who changed it, then run the upgrade again: it plans from the present state."
+    again = "See who changed it, and put it back or leave it, then go on: that plans from the present state."
     if uid(deployment) != step.uid:
         return Refuse("it was deleted and made anew since the plan", again)
     if meta.get("deletionTimestamp"):
@@ -91,7 +91,7 @@ def decide(deployment: JsonObject, step: RolloutStep, cause: str = "") -> Decisi
     if spec.get("paused"):
         return Refuse(
             "it is paused, so no change would be rolled out",
-            f"Resume it: kubectl -n {step.key.namespace} rollout resume deployment/{step.key.name}, then run again.",
+            f"Resume it: kubectl -n {step.key.namespace} rollout resume deployment/{step.key.name}, then go on.",
         )
     if not any(changes.values()):
         return AlreadyThere()

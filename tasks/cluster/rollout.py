@@ -197,7 +197,7 @@ class _Wait:
             f"The wait for {self.step.key} was ended.",
             observed=self.told and "It was not Ready yet.",
             safe="Its images are set; the rollout goes on in the cluster.",
-            next="Run again: what is done already is found done.",
+            next="Go on when you are ready: what is done already is found done.",
         )
 
 

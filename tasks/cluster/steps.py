@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from prefect import task
 from prefect.logging import get_run_logger
 
-from tasks.cluster.image_change import set_images
 from tasks.cluster.planning import read_plan
 from tasks.cluster.pod_log import RolloutLog
+from tasks.cluster.recorded_change import change_recorded
 from tasks.cluster.rollout import RolloutProgress, wait_ready
 from tasks.cluster.running_image import expected_digests
 from tasks.cluster.session import connected, hub
@@ -23,6 +23,7 @@ from tasks.domain.version import Version
 from tasks.record import stopping
 from tasks.record.artifacts import Gauge, keep_page
 from tasks.record.feed import Event, State, publish
+from tasks.record.run_record import held_record, record_of
 from tasks.record.task_rules import LOOKS
 from tasks.record.telling import failure_told, tell
 
@@ -51,15 +52,17 @@ def make_plan(installation: str, inventory: Inventory, request: PlanRequest) -> 
 
 @task(name="set image", task_run_name="set image: {step.component} {step.key}", **LOOKS)
 def change_images(installation: str, step: RolloutStep, cause: str) -> bool:
-    """Set the step's images, unless somebody else changed the Deployment since it was judged; whether it changed."""
+    """Set the step's images under the run's journal, unless somebody else changed the Deployment since it was judged.
+
+    The answer is whether it changed.
+    """
     if stopping.asked():
-        raise StoppedError(
-            f"{step.key} was not begun: the run is to stop.", observed="Its image is as it was.", next="Run it again."
-        )
-    tell(str(step.key), State.RUNNING, ", ".join(step.images) or "its images are there already")
-    with failure_told(str(step.key)):
-        evidence = set_images(connected(installation).apis[step.key.cluster], step, cause)
-    tell(str(step.key), State.RUNNING, "image set" if evidence.changed else "nothing to set")
+        raise StoppedError(f"{step.key} was not begun: the run is to stop.", observed="Its image is as it was.")
+    record, name = held_record(installation), str(step.key)
+    tell(name, State.RUNNING, ", ".join(step.images) or "its images are there already")
+    with failure_told(name):
+        evidence = change_recorded(connected(installation).apis[step.key.cluster], step, cause, record)
+    tell(name, State.RUNNING, "image set" if evidence.changed else "nothing to set")
     return evidence.changed
 
 
@@ -107,6 +110,9 @@ def ask_versions(
         answers = verify(
             api, step.key, step.uid, step.component, Version(wanted), container=step.container, images=images
         )
+    record = record_of(installation)
+    if record is not None and record.journal is not None:
+        record.add_evidence("set-image", step.key, {"pods": len(answers), "answered": wanted if answers else ""})
     said = f"{len(answers)} of {len(answers)} pods answer {wanted}" if answers else "no pods, so none has proved it"
     tell(str(step.key), State.DONE, said, 1.0)
     return tuple(answer.version for answer in answers)

@@ -181,7 +181,7 @@ def _pods(api: KubernetesApi, key: DeploymentKey, uid_wanted: str) -> tuple[list
             f"Deployment {key} was deleted and made anew by somebody else.",
             observed=f"Its uid is {uid(deployment)}, not {uid_wanted}.",
             safe="It was left as found.",
-            next="Run again: it plans from the present state.",
+            next="Go on: it plans from the present state.",
         )
     spec = deployment.get("spec", {})
     selector = selector_text(spec.get("selector") or {})
@@ -240,7 +240,7 @@ def _other_image(key: DeploymentKey, others: list[str]) -> UpgradeError:
         observed="\n".join(others),
         safe="Its images are set; nothing after this step was touched.",
         next="The node keeps another image under that name and did not pull it again. Remove it there (ctr -n k8s.io "
-        "images rm NAME, or docker rmi NAME), delete the pod, and run the upgrade again.",
+        "images rm NAME, or docker rmi NAME), delete the pod, and go on.",
     )
 
 

@@ -296,7 +296,7 @@ def _broken(path: str, error: Exception) -> UpgradeError:
         "A watch of the cluster broke.",
         observed=f"{path}: {type(error).__name__}: {error}",
         safe="The rollout goes on in the cluster; it is only no longer seen here.",
-        next="Run again: what is done already is found done.",
+        next="Go on when it answers: what is done already is found done.",
     )
 
 

@@ -12,7 +12,19 @@ import pytest
 
 from deployments.sandbox.launch import Sandbox
 from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_command
-from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, clean_environment, eventually, leftovers
+from tests.flows.world import (
+    ALL,
+    MANAGER,
+    NEW,
+    OLD,
+    World,
+    archives,
+    clean_environment,
+    eventually,
+    journals,
+    leftovers,
+    lock_holder,
+)
 
 
 class Story:
@@ -53,19 +65,37 @@ def test_a_failure_as_json_is_one_document(story: Story) -> None:
     assert story.world.at(NEW) == {MANAGER, "test/worker", "test/cache"}
 
 
-def test_the_same_command_again_completes(story: Story) -> None:
+def test_the_same_command_again_names_the_unfinished_run(story: Story) -> None:
+    before = story.world.written()
+    ran = story.run("upgrade", "--to", NEW, "--yes")
+    assert ran.code == 3
+    four_parts(ran.err)
+    (journal,) = journals(story.world)
+    assert f"apinizer-upgrade resume {journal['id']}" in ran.err
+    assert story.world.written() == before
+
+
+def test_resume_completes_it_from_another_folder(story: Story, tmp_path: Path) -> None:
+    """Nothing but the cluster is needed: the journal is there, and the backup stays where it is."""
     story.sandbox.faults(missing_images={})
     for node in ("node-a", "node-b"):
         story.sandbox.load_image(f"apinizercloud/worker:{NEW}", node)
-    ran = story.run("upgrade", "--to", NEW, "--yes", "-o", "json")
+    ran = run_command("resume", "--yes", "-o", "json", folder=tmp_path, env=story.sandbox.env())
     assert ran.code == 0, ran
     report = ran.document
     assert report["complete"]
+    assert report["backup"].startswith(str(archives(story.backups)[0]))
+    assert not (tmp_path / "backups").exists()
     assert {row["deployment"] for row in report["rows"]} == ALL
     assert story.world.at(NEW) == ALL
     assert all(NEW in answer for answer in story.world.answered().values())
-    # The manager was there already: its database had been backed up by the first run.
+    # The manager was there already: its database had been backed up by the first try.
     assert len(archives(story.backups)) == 1
+    (journal,) = journals(story.world)
+    assert (journal["id"], journal["how"], len(journal["tries"])) == (report["run"], "complete", 2)
+    ran = story.run("resume", "--yes")
+    assert ran.code == 2
+    assert "no unfinished run" in ran.err
 
 
 def test_a_third_time_there_is_nothing_to_do(story: Story) -> None:
@@ -159,12 +189,19 @@ def test_an_interruption(fresh: Story, number: signal.Signals, code: int, moment
         assert "prod/worker-prod" in err.partition("Not touched: ")[2]
         assert {"prod/worker-prod", "prod/cache-prod"} <= fresh.world.at(OLD)
     fresh.sandbox.set_speed(SPEED)
-    again = fresh.run("upgrade", "--to", NEW, "--yes", "--together")
+    (journal,) = journals(fresh.world)
+    assert lock_holder(fresh.world) == ""
+    if moment.startswith("backup"):
+        assert journal["how"] == "nothing changed"
+        again = fresh.run("upgrade", "--to", NEW, "--yes", "--together")
+    else:
+        assert f"apinizer-upgrade resume {journal['id']}" in err
+        again = fresh.run("resume", journal["id"], "--yes")
     assert again.code == 0, again
     assert fresh.world.at(NEW) == ALL
 
 
-def test_killed_it_leaves_no_process_and_can_be_run_again(fresh: Story) -> None:
+def test_killed_it_leaves_no_process_and_is_gone_on_with(fresh: Story) -> None:
     with subprocess.Popen(
         [COMMAND, "upgrade", "--to", NEW, "--yes"],
         env=clean_environment() | fresh.sandbox.env(),
@@ -178,7 +215,15 @@ def test_killed_it_leaves_no_process_and_can_be_run_again(fresh: Story) -> None:
         os.kill(process.pid, signal.SIGKILL)
     assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 20)
     fresh.sandbox.set_speed(SPEED)
-    again = fresh.run("upgrade", "--to", NEW, "--yes", "--together", "-o", "json")
+    refused = fresh.run("upgrade", "--to", NEW, "--yes")
+    assert refused.code == 3
+    assert "It did not come to its end" in refused.err
+    again = fresh.run("resume", "--yes", "-o", "json")
     assert again.code == 0, again
     assert json.loads(again.out)["complete"]
     assert fresh.world.at(NEW) == ALL
+    assert len(archives(fresh.backups)) == 1
+    (journal,) = journals(fresh.world)
+    # What was under way when it was killed was set once.
+    assert sorted(e["subject"] for e in journal["entries"]) == sorted(ALL)
+    assert all(e["done"] for e in journal["entries"])

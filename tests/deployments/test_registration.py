@@ -24,7 +24,7 @@ from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, clean_env
 BIN = Path(sys.executable).parent
 AUTH = ("ci", "a-password-of-the-test")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-FLOWS = ("upgrade", "stage", "load", "bundle", "backup", "verify", "restore")
+FLOWS = ("upgrade", "resume", "stage", "load", "bundle", "backup", "verify", "restore")
 DEPLOY = ("deploy", "--installation", "site", "--pool", "gateways")
 
 

@@ -78,3 +78,15 @@ def run(prefect_server: EmbeddedServer, world: World, backups: Path) -> Run:
         return report
 
     return go
+
+
+@pytest.fixture
+def resume(run: Run) -> Run:
+    """Go on with the unfinished run: `resume()`, or `resume(run=ID, ...)`; the report, or what it raised."""
+    from flows.resume import resume
+
+    def go(**parameters: Any) -> dict[str, Any]:
+        report: dict[str, Any] = resume(installation="tested", **parameters)
+        return report
+
+    return go

@@ -1,6 +1,7 @@
-"""What goes wrong in the middle of a run: what is told, what was touched, and that running again completes."""
+"""What goes wrong in the middle of a run: what is told, what was touched, and that going on completes."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,32 @@ import pytest
 
 from deployments.sandbox.launch import Sandbox
 from tasks.cluster.watch import WatchHub
-from tasks.domain.errors import DriftError, ForbiddenError, RolloutError, UnauthorizedError, UnprovenError, UpgradeError
+from tasks.domain.errors import (
+    BlockedError,
+    DriftError,
+    ForbiddenError,
+    RolloutError,
+    UnauthorizedError,
+    UnprovenError,
+    UpgradeError,
+)
+from tasks.domain.journal import Ended
 from tasks.record.feed import Event, listening
 from tests.flows.conftest import Run
-from tests.flows.world import ALL, MANAGER, NEW, OLD, WORKERS, World, archives, leftovers, needed, ready
+from tests.flows.world import (
+    ALL,
+    MANAGER,
+    NEW,
+    OLD,
+    WORKERS,
+    World,
+    archives,
+    journals,
+    leftovers,
+    lock_holder,
+    needed,
+    ready,
+)
 
 TOGETHER = "all components together"
 OTHERS = ALL - {MANAGER}
@@ -42,7 +65,7 @@ def four_parts(error: UpgradeError) -> str:
     return str(error)
 
 
-def test_an_image_that_one_node_lacks(run: Run, world: World, sandbox: Sandbox, backups: Path) -> None:
+def test_an_image_that_one_node_lacks(run: Run, resume: Run, world: World, sandbox: Sandbox, backups: Path) -> None:
     image = f"apinizercloud/manager:{NEW}"
     sandbox.lose_image(image, "node-a", "node-b")
     untouched = {k: v for k, v in world.written().items() if k != MANAGER}
@@ -56,10 +79,18 @@ def test_an_image_that_one_node_lacks(run: Run, world: World, sandbox: Sandbox, 
     assert str(archives(backups)[0]) in raised.value.safe
     assert {k: v for k, v in world.written().items() if k != MANAGER} == untouched
     assert needed(backups) == {archives(backups)[0].name: ["upgrade"]}
+    (journal,) = journals(world)
+    assert f"apinizer-upgrade resume {journal['id']}" in raised.value.next
+    assert f"apinizer-upgrade rollback {journal['id']}" in raised.value.next
+    assert journal["tries"][-1]["error"] == raised.value.as_json()
+    with pytest.raises(BlockedError) as refused:
+        run(NEW)
+    assert journal["id"] in four_parts(refused.value)
+    assert journals(world) == [journal]
     sandbox.faults(missing_images={})
     for node in ("node-a", "node-b"):
         sandbox.load_image(image, node)
-    assert run(NEW, order=TOGETHER)["complete"]
+    assert resume()["complete"]
     assert world.at(NEW) == ALL
     # The first run's backup is the one of before: a second would hold what the manager has made of it since.
     assert len(archives(backups)) == 1
@@ -79,12 +110,17 @@ def test_a_manager_that_crashes_while_it_migrates(run: Run, world: World, backup
     assert str(archives(backups)[0]) in raised.value.safe
     assert {k: v for k, v in world.written().items() if k != MANAGER} == untouched
     no_secret(world, text)
-    # The next release is the way on that the vendor gives.
+    # The next release is the way on that the vendor gives: another run, so this one is left as it is on purpose.
+    with pytest.raises(BlockedError):
+        run("2025.11.1", order=TOGETHER)
+    abandon(world)
     assert run("2025.11.1", order=TOGETHER)["complete"]
     assert world.at("2025.11.1") == ALL
 
 
-def test_a_worker_that_crashes_in_test_never_reaches_prod(run: Run, world: World, sandbox: Sandbox) -> None:
+def test_a_worker_that_crashes_in_test_never_reaches_prod(
+    run: Run, resume: Run, world: World, sandbox: Sandbox, backups: Path
+) -> None:
     sandbox.faults(crashing=[f"worker:{NEW}"])
     with pytest.raises(RolloutError) as raised:
         run(NEW)
@@ -99,8 +135,10 @@ def test_a_worker_that_crashes_in_test_never_reaches_prod(run: Run, world: World
     for pod in world.pods():
         if pod["metadata"]["name"].startswith("worker-") and pod["metadata"]["namespace"] == "test" and not ready(pod):
             world.delete_pod(pod)
-    assert run(NEW)["complete"]
+    before = archives(backups)
+    assert resume()["complete"]
     assert world.at(NEW) == ALL
+    assert archives(backups) == before
 
 
 def test_an_api_server_that_restarts_in_mid_rollout(run: Run, world: World, sandbox: Sandbox) -> None:
@@ -147,7 +185,7 @@ def test_an_api_that_refuses_some_requests(run: Run, world: World, sandbox: Sand
     assert world.at(NEW) == ALL
 
 
-def test_somebody_elses_image_before_its_turn_is_left_as_found(run: Run, world: World) -> None:
+def test_somebody_elses_image_before_its_turn_is_left_as_found(run: Run, resume: Run, world: World) -> None:
     theirs = "apinizercloud/worker:2025.11.1"
     act = Once("proof", "documents", lambda: world.set_image("prod/worker-prod", theirs))
     with listening(act), pytest.raises(DriftError) as raised:
@@ -157,11 +195,11 @@ def test_somebody_elses_image_before_its_turn_is_left_as_found(run: Run, world: 
     assert world.images()["prod/worker-prod"] == theirs
     assert world.at(NEW) >= {MANAGER, *TEST}
     world.set_image("prod/worker-prod", f"apinizercloud/worker:{OLD}")
-    assert run(NEW)["complete"]
+    assert resume()["complete"]
     assert world.at(NEW) == ALL
 
 
-def test_somebody_elses_image_during_its_rollout_is_left_as_found(run: Run, world: World) -> None:
+def test_somebody_elses_image_during_its_rollout_is_left_as_found(run: Run, resume: Run, world: World) -> None:
     theirs = "apinizercloud/worker:2025.11.1"
     act = Once("test/worker", "image set", lambda: world.set_image("test/worker", theirs))
     with listening(act), pytest.raises(DriftError) as raised:
@@ -170,8 +208,12 @@ def test_somebody_elses_image_during_its_rollout_is_left_as_found(run: Run, worl
     assert act.acted
     assert world.images()["test/worker"] == theirs
     assert world.at(OLD) >= PROD
+    with pytest.raises(DriftError) as still:
+        resume()
+    assert theirs in four_parts(still.value)
+    assert world.images()["test/worker"] == theirs
     world.set_image("test/worker", f"apinizercloud/worker:{OLD}")
-    assert run(NEW)["complete"]
+    assert resume()["complete"]
     assert world.at(NEW) == ALL
 
 
@@ -223,6 +265,23 @@ def test_a_backup_folder_that_is_none(run: Run, world: World, tmp_path: Path, na
     assert world.written() == before
 
 
+def abandon(world: World) -> None:
+    """Leave the unfinished run as it is."""
+    from blocks.settings import ClusterSettings, InstallationSettings
+    from tasks.cluster.planning import Connections
+    from tasks.record.journal_store import journal_store_for
+
+    settings = InstallationSettings(clusters=(ClusterSettings(kubeconfig_path=str(world.sandbox.kubeconfig)),))
+    connections = Connections.open(settings)
+    store = journal_store_for(connections, connections.inventory())
+    (journal,) = [j for j in store.all() if j.unfinished]
+    store.save(journal.end(datetime.now(UTC), Ended.ABANDONED, "tested"))
+
+
+RULES_TO_RECORD = [
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "create", "patch", "update"]},
+]
 RULES_TO_LOOK = [
     {"apiGroups": ["", "apps"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
 ]
@@ -245,6 +304,7 @@ def test_who_may_not_read_the_secret_is_told_so(run: Run, world: World, tmp_path
             "resources": ["pods", "nodes", "namespaces", "pods/proxy"],
             "verbs": ["get", "list", "watch"],
         },
+        *RULES_TO_RECORD,
     ]
     use_restricted(world, tmp_path, rules)
     before = world.written()
@@ -256,8 +316,28 @@ def test_who_may_not_read_the_secret_is_told_so(run: Run, world: World, tmp_path
     assert world.written() == before
 
 
+@pytest.mark.parametrize("rules", [RULES_TO_RECORD[:1], RULES_TO_RECORD[1:]], ids=["no journal", "no lock"])
+def test_who_may_not_hold_the_lock_or_keep_a_journal_is_told_so(
+    run: Run, world: World, tmp_path: Path, rules: list[dict[str, Any]]
+) -> None:
+    look = [
+        {"apiGroups": ["apps"], "resources": ["*"], "verbs": ["get", "list", "watch", "patch"]},
+        {"apiGroups": [""], "resources": ["pods", "pods/proxy", "secrets"], "verbs": ["get", "list", "watch"]},
+    ]
+    use_restricted(world, tmp_path, [*look, *rules])
+    before = world.written()
+    with pytest.raises(ForbiddenError) as raised:
+        run(NEW)
+    assert "deployments/rbac.yaml" in four_parts(raised.value)
+    assert raised.value.safe == "Nothing was changed."
+    assert world.written() == before
+    assert archives(tmp_path / "backups") == []
+    assert journals(world) == []
+    assert lock_holder(world) == ""
+
+
 def test_who_may_not_patch_is_told_so_and_nothing_was_changed(run: Run, world: World, tmp_path: Path) -> None:
-    use_restricted(world, tmp_path, RULES_TO_LOOK)
+    use_restricted(world, tmp_path, [*RULES_TO_LOOK, *RULES_TO_RECORD])
     before = world.written()
     with pytest.raises(ForbiddenError) as raised:
         run(NEW)
@@ -267,7 +347,9 @@ def test_who_may_not_patch_is_told_so_and_nothing_was_changed(run: Run, world: W
     assert world.written() == before
 
 
-def test_a_failure_of_one_leaves_what_runs_beside_it_to_its_end(run: Run, world: World, sandbox: Sandbox) -> None:
+def test_a_failure_of_one_leaves_what_runs_beside_it_to_its_end(
+    run: Run, resume: Run, world: World, sandbox: Sandbox
+) -> None:
     sandbox.faults(crashing=[f"worker:{NEW}"])
     with pytest.raises(RolloutError) as raised:
         run(NEW, order=TOGETHER)
@@ -280,7 +362,7 @@ def test_a_failure_of_one_leaves_what_runs_beside_it_to_its_end(run: Run, world:
         # The back-off of a crash loop is the kubelet's: a new pod does not wait for it.
         if "worker" in pod["metadata"]["name"] and not ready(pod):
             world.delete_pod(pod)
-    assert run(NEW, order=TOGETHER)["complete"]
+    assert resume()["complete"]
     assert all(NEW in answer for answer in world.answered().values())
 
 

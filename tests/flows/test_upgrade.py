@@ -6,7 +6,18 @@ import os
 from pathlib import Path
 
 from tests.flows.conftest import Run
-from tests.flows.world import ALL, MANAGER, NEW, OLD, Watching, World, archives, leftovers
+from tests.flows.world import (
+    ALL,
+    MANAGER,
+    NEW,
+    OLD,
+    Watching,
+    World,
+    archives,
+    journals,
+    leftovers,
+    lock_holder,
+)
 
 
 def test_everything_reaches_the_target_in_the_order_of_the_procedure(run: Run, world: World, backups: Path) -> None:
@@ -31,8 +42,49 @@ def test_everything_reaches_the_target_in_the_order_of_the_procedure(run: Run, w
     assert f"--{OLD}--" in archive.name
     assert report["backup"].startswith(f"{archive} on {os.uname().nodename}")
     assert leftovers(backups) == []
-    causes = {k: d["metadata"]["annotations"]["kubernetes.io/change-cause"] for k, d in world.deployments().items()}
-    assert causes == dict.fromkeys(ALL, f"apinizer-upgrade: {OLD} to {NEW}")
+
+
+def test_the_journal_tells_what_was_there_and_what_came(run: Run, world: World, backups: Path) -> None:
+    images, generations = world.images(), world.generations()
+    report = run(NEW, order="all components together")
+    (journal,) = journals(world)
+    assert (journal["id"], journal["kind"], journal["how"]) == (report["run"], "upgrade", "complete")
+    assert (journal["current"], journal["to"]) == (OLD, NEW)
+    assert journal["tries"][0]["owner"]["host"] == os.uname().nodename
+    assert journal["tries"][0]["ended"]
+    (archive,) = archives(backups)
+    assert journal["backup"]["archive"] == str(archive)
+    assert journal["backup"]["hosts"]
+    entries = {e["subject"]: e for e in journal["entries"]}
+    assert {e["kind"] for e in journal["entries"]} == {"set-image"}
+    assert set(entries) == ALL
+    for key, entry in entries.items():
+        (container,) = entry["before"]["images"]
+        assert entry["before"]["images"][container] == images[key]
+        assert entry["before"]["generation"] == generations[key]
+        assert entry["before"]["uid"] == world.deployments()[key]["metadata"]["uid"]
+        assert entry["before"]["replicas"] == world.deployments()[key]["spec"]["replicas"]
+        assert entry["before"]["ran"][container]
+        space, _, name = key.partition("/")
+        assert entry["undo"].startswith(f"kubectl -n {space} set image deployment/{name} {container}={images[key]}")
+        assert entry["images"] == {container: world.images()[key]}
+        assert entry["done"]
+        assert entry["evidence"]["answered"] == NEW
+    assert json.loads(archive.with_name(f"{archive.name}.journal.json").read_text()) == journal
+    assert lock_holder(world) == ""
+    cause = f"apinizer-upgrade: {OLD} to {NEW}, run {report['run']}"
+    assert {key: causes(world, key)[-1] for key in ALL} == dict.fromkeys(ALL, cause)
+
+
+def causes(world: World, key: str) -> list[str]:
+    """The change-causes that `kubectl rollout history` shows, the oldest revision first."""
+    uid = world.deployments()[key]["metadata"]["uid"]
+    found = []
+    for each in world.get("/apis/apps/v1/replicasets")["items"]:
+        if any(owner["uid"] == uid for owner in each["metadata"].get("ownerReferences") or ()):
+            notes = each["metadata"].get("annotations") or {}
+            found.append((int(notes["deployment.kubernetes.io/revision"]), notes.get("kubernetes.io/change-cause", "")))
+    return [cause for _, cause in sorted(found)]
 
 
 def test_the_second_time_there_is_nothing_to_do(run: Run, world: World, backups: Path) -> None:

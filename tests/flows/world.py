@@ -242,9 +242,23 @@ def archives(folder: Path) -> list[Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What is in a backup folder beside finished archives and their manifests."""
+    """What is in a backup folder beside finished archives, their manifests and the journals of their runs."""
     finished = {p.name for p in archives(folder)}
-    return [p for p in folder.iterdir() if p.name.removesuffix(".json") not in finished] if folder.exists() else []
+    expected = {name + end for name in finished for end in ("", ".json", ".journal.json")}
+    return [p for p in folder.iterdir() if p.name not in expected] if folder.exists() else []
+
+
+def journals(world: World) -> list[JsonObject]:
+    """The journals of runs as the cluster keeps them, the oldest first."""
+    labels = quote("app.kubernetes.io/managed-by=apinizer-upgrade,app.kubernetes.io/component=journal")
+    items = world.get(f"/api/v1/namespaces/apinizer/configmaps?labelSelector={labels}")["items"]
+    return sorted((json.loads(item["data"]["journal.json"]) for item in items), key=lambda j: str(j["begun"]))
+
+
+def lock_holder(world: World) -> str:
+    """Who holds the installation's lock; "" where nobody does."""
+    status, body = world.ask("GET", "/apis/coordination.k8s.io/v1/namespaces/apinizer/leases/apinizer-upgrade")
+    return str(json.loads(body)["spec"].get("holderIdentity") or "") if status == 200 else ""
 
 
 def clean_environment() -> dict[str, str]:
@@ -255,5 +269,5 @@ def clean_environment() -> dict[str, str]:
 
 def needed(folder: Path) -> dict[str, list[str]]:
     """The backups that are marked as needed, and by which runs."""
-    manifests = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    manifests = [json.loads(path.read_text()) for path in folder.glob("*.archive.json")]
     return {m["archive"]: [need["run"] for need in m["needed_by"]] for m in manifests if m["needed_by"]}

@@ -1,0 +1,88 @@
+"""`resume`: what the run did so far and what is left of it, then the flow, shown as it goes."""
+
+import sys
+from typing import Any
+
+from blocks.settings import InstallationSettings
+from deployments.cli.interruption import Interruption
+from deployments.cli.look import require_allowed
+from deployments.cli.options import Format
+from deployments.cli.running import NAME, prepare, run_server, run_shown
+from deployments.cli.tables import console, plan_value, plan_view
+from deployments.cli.upgrading import COMPLETE, PATIENCE, print_report, rows_of, written
+from tasks.cluster.planning import Connections, read_plan
+from tasks.domain.errors import UpgradeError, before_any_change
+from tasks.domain.inventory import Inventory
+from tasks.domain.journal import Journal, find_journal, require_fits, require_goes_on
+from tasks.domain.plan import Plan, PlanRequest
+from tasks.record.journal_store import journal_store_for
+
+
+def resume(settings: InstallationSettings, run: str, output: Format, *, ask: bool, times: dict[str, int]) -> None:
+    """Read the journal and the world, plan what is left, ask, go on; `times` are the patience in seconds where given."""
+    with Interruption(), run_server() as server:
+        with before_any_change():
+            connections = Connections.open(settings, patience=PATIENCE)
+            inventory = connections.inventory()
+            journal = _journal(connections, inventory, run)
+        screen = console(stderr=output is Format.JSON)
+        screen.print(_so_far(journal), markup=False)
+        if journal.kind == "rollback":
+            raise NotImplementedError
+        with before_any_change():
+            require_fits(journal, inventory)
+            plan = read_plan(connections, inventory, journal.request or PlanRequest(to=journal.to))
+        screen.print(plan_view(plan))
+        require_allowed(plan, plan_value(plan, inventory))
+        if ask and sys.stdin.isatty():
+            _confirm(journal, plan)
+        with screen.status("Starting the run: its Prefect server, its flow"):
+            prepare(server, _load)
+        report = run_shown(screen, rows_of(plan), settings, lambda: _run(journal, times), complete=COMPLETE)
+        with written(report):
+            print_report(report, output)
+
+
+def _journal(connections: Connections, inventory: Inventory, run: str) -> Journal:
+    journals = journal_store_for(connections, inventory).all()
+    journal = find_journal(journals, run, unfinished=not run)
+    require_goes_on(journal, journals)
+    return journal
+
+
+def _so_far(journal: Journal) -> str:
+    """What the run did, a line each."""
+    lines = [f"The {journal.kind} {journal.id}, {journal.current or 'from an unknown version'} to {journal.to}:"]
+    lines += [f"  {entry.will}{'' if entry.done else ' (outcome not recorded)'}" for entry in journal.entries]
+    if not journal.entries:
+        lines.append("  nothing was changed yet")
+    if journal.backup:
+        lines.append(f"  Backup of before: {journal.backup.archive} on {journal.backup.host}")
+    return "\n".join(lines)
+
+
+def _confirm(journal: Journal, plan: Plan) -> None:
+    import typer
+
+    left = f"{len(plan.steps)} Deployments are left" if plan.steps else "nothing is left but to ask the pods"
+    if not typer.confirm(f"Go on with the {journal.kind} {journal.id}? {left}.", err=True):
+        raise UpgradeError(
+            "The run was not gone on with.",
+            observed="The answer was no.",
+            next=f"apinizer-upgrade resume {journal.id} when you are ready.",
+        )
+
+
+def _load() -> None:
+    import flows.resume  # noqa: F401 - loaded here, run later
+
+
+def _run(journal: Journal, times: dict[str, int]) -> dict[str, Any]:
+    from flows.resume import resume as go_on
+
+    return go_on(
+        run=journal.id,
+        installation=NAME,
+        manager_timeout=times.get("manager_timeout"),
+        timeout=times.get("timeout"),
+    )
