@@ -7,6 +7,7 @@ whose fault did not land where it was meant to has shown nothing and counts as f
 """
 
 import argparse
+import re
 import sys
 import time
 import traceback
@@ -55,12 +56,12 @@ def main() -> int:
     parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], metavar="GROUP", help=", ".join(GROUPS))
     parser.add_argument("--jobs", type=int, default=3, help="how many at once")
     parser.add_argument("--every", action="store_true", help="also steps that are like another")
-    parser.add_argument("--match", default="", help="only cases whose name has this text")
+    parser.add_argument("--match", default="", help="only cases whose name fits this regular expression")
     parser.add_argument("--list", action="store_true", help="say which cases there are")
     asked = parser.parse_args()
     begin = time.monotonic()
     cases = [case for name in asked.groups or GROUPS for case in GROUPS[name](every=asked.every)]
-    cases = [case for case in cases if asked.match in case.name]
+    cases = [case for case in cases if re.search(asked.match, case.name)]
     if asked.list:
         print("\n".join(case.name for case in cases))
         return 0

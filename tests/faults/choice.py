@@ -4,7 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 JsonObject = dict[str, Any]
-LIKE_ONE = ("prod/cache-prod", "test/cache", "prod/worker-prod", "portal/apinizer-portal")
+LIKE_ONE = (
+    "prod/cache-prod",
+    "test/cache",
+    "prod/worker-prod",
+    "portal/apinizer-portal",
+    "integration/apinizer-integration",
+)
 """Deployments that go the way that another goes as well: of their steps only what changes something is disturbed."""
 
 
@@ -22,7 +28,11 @@ def _of(step: str, lines: list[JsonObject], *, every: bool) -> Iterable[JsonObje
     like = not every and any(step.endswith(key) for key in LIKE_ONE)
     wanted = {id(line) for line in _within(lines)}
     if like:
-        wanted = {id(one) for one in lines if id(one) in wanted and ("PATCH" in one["what"] or one["kind"] == "midway")}
+        wanted = {
+            id(one)
+            for one in lines
+            if id(one) in wanted and ("PATCH deployments" in one["what"] or one["kind"] == "midway")
+        }
     else:
         wanted |= {id(line) for line in lines if line["kind"] in {"before", "after"} and not line["what"]}
     return [line for line in lines if id(line) in wanted]

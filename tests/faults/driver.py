@@ -92,7 +92,7 @@ def watch_the_cluster(hand: Hand) -> None:
         if request.reads:
             return once(self, request, *rest)
         what = f"{request.method} {short(request.path)}"
-        if "leases/" in what and threading.current_thread() is not threading.main_thread():
+        if threading.current_thread().name == "lock":  # a renewal: when it comes is the clock's business
             what = f"beat {what}"
         hand.passes("before", what)
         answer = once(self, request, *rest)

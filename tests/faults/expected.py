@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import signal
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,12 +126,20 @@ def whole(path: Path) -> bytes:
 
 
 def journal_ended(story: Story, how: str, kind: str = "upgrade") -> list[str]:
-    """The newest run of the kind ended so; none is unfinished; nobody holds the lock."""
+    """The newest run of the kind ended so, and none is unfinished."""
     journals = story.journals()
-    found = [f"run {one['id']} is unfinished" for one in journals if one["ended"] is None]
+    found = [f"run {one['id']} is unfinished" for one in journals if not one.get("ended")]
     of_kind = [one for one in journals if one["kind"] == kind]
-    if not of_kind or of_kind[0]["how"] != how:
-        found.append(
-            f"the {kind} ended {of_kind[0]['how']!r} instead of {how!r}" if of_kind else f"no {kind} is recorded"
-        )
-    return [*found, *([f"the lock is still held by {holder}"] if (holder := story.holder()) else [])]
+    if not of_kind:
+        return [*found, f"no {kind} is recorded"]
+    return [
+        *found,
+        *([] if of_kind[0].get("how") == how else [f"the {kind} ended {of_kind[0].get('how')!r} instead of {how!r}"]),
+    ]
+
+
+def lock_is_free(story: Story) -> list[str]:
+    """Nobody holds the lock, unless the last process was killed when all was done and nobody needed it since."""
+    killed = story.watched()[-1].code == -signal.SIGKILL
+    holder = story.holder()
+    return [f"the lock is still held by {holder}"] if holder and not killed else []

@@ -58,7 +58,7 @@ def _freezing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
             frozen = told.start(*flow.command, do="freeze", at=line["at"])
             frozen.wait_at(line["at"])
             _wait_until(frozen.frozen)
-            (unfinished,) = [one["id"] for one in told.journals() if one["ended"] is None]
+            (unfinished,) = [one["id"] for one in told.journals() if not one.get("ended")]
             other = told.start("resume", unfinished, "--yes").finish(LONG)
             outcome.then, outcome.seconds, outcome.told = "resume", other.seconds, other.err
             if other.code != 0:

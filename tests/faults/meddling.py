@@ -129,7 +129,7 @@ def _put_back(told: Story, flow: Flow, hand: Hand, was: JsonObject, outcome: Out
     if flow is ROLLBACK:
         outcome.then = "made anew: the rest by hand"
         return
-    (unfinished,) = [one["id"] for one in told.journals() if one["ended"] is None]
+    (unfinished,) = [one["id"] for one in told.journals() if not one.get("ended")]
     refused = told.run("resume", unfinished, "--yes")
     outcome.problems += (
         []
