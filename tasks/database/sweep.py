@@ -15,6 +15,7 @@ from tasks.database.place import on_network
 from tasks.database.retention import to_remove
 from tasks.database.slot import swept
 from tasks.domain.errors import UpgradeError, UsageError
+from tasks.record.journal_object import BESIDE
 from tasks.record.unfinished_file import lock
 
 QUIET_ON_NETWORK = 60 * 60
@@ -46,7 +47,7 @@ def sweep(directory: Path, *, clock: Callable[[], float] = time.time) -> list[Pa
             with contextlib.suppress(OSError):
                 if _unfinished_archive(path):
                     removed += _sweep_archive(path, network, clock)
-                elif _unfinished_manifest(path) and clock() - path.lstat().st_mtime > QUIET_ON_NETWORK:
+                elif _unfinished_companion(path) and clock() - path.lstat().st_mtime > QUIET_ON_NETWORK:
                     path.unlink()
                     removed.append(path)
     return removed
@@ -60,7 +61,7 @@ def remove_old(
     named: frozenset[str] = frozenset(),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Backup]:
-    """Remove the backups that `retention.to_remove` lets go, with their manifests; those that were removed.
+    """Remove the backups that `retention.to_remove` lets go, with what is beside them; those that were removed.
 
     `named` are paths, file names or SHA-256 sums that journals name.  Raises UsageError for a directory that
     cannot be listed or written; what was removed before that stays removed.
@@ -75,6 +76,7 @@ def remove_old(
             # The archive first: a manifest alone is no backup, an archive alone is one that nobody would remove.
             backup.archive.unlink(missing_ok=True)
             manifest_path(backup.archive).unlink(missing_ok=True)
+            backup.archive.with_name(backup.archive.name + BESIDE).unlink(missing_ok=True)
         except OSError as problem:
             raise UsageError(
                 f"The old backup {backup.archive.name} could not be removed.",
@@ -99,8 +101,10 @@ def _unfinished_archive(path: Path) -> bool:
     return _hidden(path, ARCHIVE) and parse(path.name[1 : -len(PARTIAL)]) is not None
 
 
-def _unfinished_manifest(path: Path) -> bool:
-    return _hidden(path, MANIFEST) and parse(path.name[1 : -len(PARTIAL)].removesuffix(MANIFEST) + ARCHIVE) is not None
+def _unfinished_companion(path: Path) -> bool:
+    """A manifest, or the copy of a run's journal."""
+    kind = next((kind for kind in (MANIFEST, ARCHIVE + BESIDE) if _hidden(path, kind)), "")
+    return bool(kind) and parse(path.name[1 : -len(PARTIAL)].removesuffix(kind) + ARCHIVE) is not None
 
 
 def _hidden(path: Path, kind: str) -> bool:

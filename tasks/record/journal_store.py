@@ -66,6 +66,7 @@ class JournalStore:
         self._cluster = cluster
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self._known: dict[str, Kept] = {}
+        self._tried: dict[str, set[str]] = {}  # texts that were sent since, and whose fate is not known
         self._writing = threading.Lock()
 
     def all(self) -> tuple[Journal, ...]:
@@ -88,7 +89,7 @@ class JournalStore:
                 if isinstance(journal, Damaged):
                     damaged.append(journal)
                 else:
-                    self._known[journal.id] = kept(thing)
+                    self._keep(journal.id, kept(thing))
                     journals.append(journal.seen_from(self._cluster))
         return Found(newest_first(journals), tuple(sorted(damaged, key=lambda one: one.name, reverse=True)))
 
@@ -137,14 +138,14 @@ class JournalStore:
         while True:
             try:
                 made = self._api.create(self._path, configmap(journal.id, text, tool_version()))
-                self._known[journal.id] = kept(made)
+                self._keep(journal.id, kept(made))
                 return
             except ForbiddenError as error:
                 raise self._forbidden(error) from None
             except (ConflictError, ServerAwayError) as error:
                 there = self._get(journal.id)
                 if there is not None and kept(there).text == text:  # made by this very request, its answer lost
-                    self._known[journal.id] = kept(there)
+                    self._keep(journal.id, kept(there))
                     return
                 if there is not None:
                     raise self._other(journal, there) from None
@@ -152,6 +153,8 @@ class JournalStore:
 
     def _save(self, journal: Journal, text: str, known: Kept) -> None:
         patience = self._patience()
+        ours = self._tried.setdefault(journal.id, set())
+        ours |= {known.text, text}
         while True:
             failed: ConflictError | ServerAwayError | None = None
             try:
@@ -165,12 +168,17 @@ class JournalStore:
                 return
             now = kept(there)
             if failed is None or now.text == text:
-                self._known[journal.id] = now
+                self._keep(journal.id, now)
                 return
-            if now.text != known.text:
+            if now.text not in ours:
                 raise self._other(journal, there)
-            known = now  # only labels and the like were changed, or the request never landed
+            # Only labels and the like were changed, or the request never landed, or one before it did after all.
+            known = now
             patience(failed)
+
+    def _keep(self, run: str, now: Kept) -> None:
+        self._known[run] = now
+        self._tried.pop(run, None)
 
     def _patience(self) -> Callable[[UpgradeError], None]:
         """To be called after each failure: waits a little, or raises it once patience is spent."""

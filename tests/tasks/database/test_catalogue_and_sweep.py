@@ -142,8 +142,9 @@ class TestCatalogue:
 
 
 class TestRetention:
-    def test_old_ones_go_with_their_manifests(self, made: Made, tmp_path: Path) -> None:
+    def test_old_ones_go_with_their_manifests_and_journals(self, made: Made, tmp_path: Path) -> None:
         paths = [made(age) for age in (1, 2, 3, 4)]
+        paths[3].with_name(f"{paths[3].name}.journal.json").write_text("{}")
         removed = remove_old(tmp_path, keep=2, days=None, now=lambda: NOW)
         assert [backup.archive for backup in removed] == [paths[3], paths[2]]
         left = {paths[0].name, paths[1].name}
@@ -228,8 +229,9 @@ class TestSweep:
         assert sweep(tmp_path) == []
         assert target.exists()
 
-    def test_half_a_manifest_goes_when_it_is_old(self, tmp_path: Path) -> None:
-        path = tmp_path / ".apinizer-backup--1--2026-11-22--01.archive.json.partial"
+    @pytest.mark.parametrize("kind", ["json", "journal.json"])
+    def test_half_a_manifest_or_journal_goes_when_it_is_old(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / f".apinizer-backup--1--2026-11-22--01.archive.{kind}.partial"
         path.write_text("{")
         now = path.stat().st_mtime
         assert sweep(tmp_path, clock=lambda: now + 60) == []

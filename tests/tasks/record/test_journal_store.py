@@ -158,6 +158,23 @@ def test_what_could_not_be_written_is_said_and_can_be_written_later(
     assert store.all()[0].entries
 
 
+def test_a_write_that_was_given_up_and_landed_all_the_same(
+    sandbox: Sandbox, store: JournalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer and all looks after it were lost: what it wrote is no other's writing."""
+    store.create(RUN)
+    monkeypatch.setattr(journal_store, "PATIENCE", 0.0)
+    hasty = JournalStore(store.api, store.namespace)
+    hasty.look()
+    sandbox.fail_requests(code=504, path="configmaps", methods=("PATCH",), count=1, landed=True)
+    sandbox.fail_requests(code=504, path="configmaps/", methods=("GET",), count=1)
+    with pytest.raises(ServerAwayError):
+        hasty.save(RUN.begin(set_image()))
+    assert store.all()[0].entries, "it landed"
+    hasty.save(RUN.stop(at(99), ERROR))
+    assert store.all() == (RUN.stop(at(99), ERROR),)
+
+
 # ----------------------------------------------------------------------------------------------- somebody else
 def test_of_two_that_write_the_same_journal_one_is_told(
     connect: Callable[..., KubernetesApi], store: JournalStore
