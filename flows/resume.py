@@ -7,7 +7,8 @@ from prefect import flow
 from pydantic import Field
 
 from blocks.installation import installation as settings_of
-from flows.upgrade import Wish, carry_out
+from flows.rollback import rollback
+from flows.upgrade import MANAGER_TIMEOUT, TIMEOUT, Wish, carry_out
 from tasks.cluster.session import session
 from tasks.domain.errors import before_any_change
 from tasks.domain.journal import Journal
@@ -43,7 +44,16 @@ def resume(
     with session(installation), before_any_change():
         journal = find_run(installation, run)
     if journal.kind == "rollback":
-        raise NotImplementedError
+        # The backup was named when it began.
+        return rollback(
+            run=journal.id,
+            installation=installation,
+            backup=journal.backup.sha256 if journal.backup else "",
+            way=way,
+            backup_dir=backup_dir,
+            manager_timeout=manager_timeout or MANAGER_TIMEOUT,
+            timeout=timeout or TIMEOUT,
+        )
     wish = Wish.of(journal)
     return carry_out(
         installation,

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from blocks.settings import InstallationSettings
+from deployments.cli import rolling_back
 from deployments.cli.interruption import Interruption
 from deployments.cli.look import require_allowed
 from deployments.cli.options import Format
@@ -28,7 +29,8 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
         screen = console(stderr=output is Format.JSON)
         screen.print(_so_far(journal), markup=False)
         if journal.kind == "rollback":
-            raise NotImplementedError
+            rolling_back.go_on(settings, journal, output, server, ask=ask and sys.stdin.isatty())
+            return
         with before_any_change():
             require_fits(journal, inventory)
             plan = read_plan(connections, inventory, journal.request or PlanRequest(to=journal.to))

@@ -1,0 +1,71 @@
+"""The ways back: `rollback` and `undo`.  `main` registers them."""
+
+from typing import Annotated
+
+import typer
+
+from deployments.cli import database_options as db
+from deployments.cli import images_options as img
+from deployments.cli import options as opt
+
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="[ID]", help="The upgrade to undo, as `runs` shows it, or a rollback that goes on; else the newest."
+    ),
+]
+Backup = Annotated[
+    str,
+    typer.Option(
+        "--backup",
+        envvar="APINIZER_UPGRADE_BACKUP",
+        metavar="ID",
+        help="The backup that may be put back: its file's name, or the beginning of its SHA-256. Where nobody can be asked it has to be named.",
+    ),
+]
+StopAll = Annotated[
+    bool,
+    typer.Option(
+        "--stop-all", help="Stop the other components too while the database is put back, not the manager alone."
+    ),
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="NAMESPACE/NAME", help="Leave this Deployment as it is; may be repeated."),
+]
+
+
+@img.takes_images(img.Going, img.Taking, img.Bundled, img.Signed, img.Registry, img.Reaching)
+def rollback(
+    *,
+    run: Run = "",
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    backup: Backup = "",
+    stop_all: StopAll = False,
+    without: Without = None,
+    image_prefix: opt.ImagePrefix = "",
+    backup_dir: opt.BackupDir = "",
+    engine: db.Engine = None,
+    ssh: db.Ssh = "",
+    allow_ephemeral: db.AllowEphemeral = None,
+    manager_timeout: opt.ManagerTimeout = None,
+    timeout: opt.Timeout = None,
+    yes: opt.Yes = False,
+    dry_run: opt.DryRun = False,
+    output: opt.Output = opt.Format.TEXT,
+    images: img.Choices,
+) -> None:
+    """Go back from an upgrade: the database exactly as it was before, then the old images, the manager first.
+
+    What was written to the database since is lost, and is shown before; a backup of it is made first.
+    """
+    from deployments.cli import rolling_back
+
+    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
+    settings = opt.with_timeouts(img.with_images(settings, images), manager_timeout, timeout)
+    settings = db.with_backup(settings, engine, ssh, ephemeral_allowed=allow_ephemeral)
+    wish = rolling_back.RollbackWish(run=run, backup=backup, stop_all=stop_all, without=tuple(without or ()))
+    rolling_back.rollback(settings, wish, output, ask=not yes, dry_run=dry_run)

@@ -1,0 +1,189 @@
+"""`rollback`: what it would undo and lose on the screen, the question, then the flow, shown as it goes."""
+
+import json
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from blocks.settings import InstallationSettings
+from deployments.cli.interruption import Interruption
+from deployments.cli.live import Row
+from deployments.cli.options import Format
+from deployments.cli.outcome import DocumentedError, unwritten
+from deployments.cli.return_view import Shown, look, shown_value, shown_view
+from deployments.cli.running import NAME, prepare, run_server, run_shown
+from deployments.cli.tables import console, plain_table
+from deployments.embedded import EmbeddedServer
+from tasks.domain.errors import NOTHING_CHANGED, UpgradeError, UsageError, before_any_change
+from tasks.domain.journal import Journal
+
+PATIENCE = 10.0
+
+
+class RollbackWish(BaseModel):
+    """What the options of `rollback` ask for; `backup` names the backup that is put back, "" where a person is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str = ""
+    backup: str = ""
+    stop_all: bool = False
+    without: tuple[str, ...] = ()
+
+
+def rollback(settings: InstallationSettings, wish: RollbackWish, output: Format, *, ask: bool, dry_run: bool) -> None:
+    """Look, show, ask, run; raise what stops it.  Without a terminal to ask at the backup has to be named."""
+    with Interruption(), nullcontext() if dry_run else run_server() as server:
+        shown = _shown(settings, wish, output, whole=dry_run)
+        if dry_run:
+            if output is Format.JSON:
+                print(json.dumps(shown_value(shown), indent=2))
+            return
+        backup = wish.backup or _answered(shown, ask=ask, person=sys.stdin.isatty())
+        _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
+
+
+def go_on(
+    settings: InstallationSettings, journal: Journal, output: Format, server: EmbeddedServer | None, *, ask: bool
+) -> None:
+    """Go on with a rollback that ended early, in a run that has begun; `ask` says that a person is there to be asked.
+
+    Its backup was named when it began.
+    """
+    made = journal.backup.sha256 if journal.backup else ""
+    wish = RollbackWish(run=journal.id, backup=made, stop_all=bool(journal.options.get("stop_all")))
+    shown = _shown(settings, wish, output, whole=False)
+    if ask:
+        _confirm(shown)
+    _carry_out(settings, wish, shown, output, server)
+
+
+def _shown(settings: InstallationSettings, wish: RollbackWish, output: Format, *, whole: bool) -> Shown:
+    """What was found, on the screen; raise what stands against it."""
+    screen = console(stderr=output is Format.JSON)
+    with before_any_change(), screen.status("Looking at the way back"):
+        shown = look(settings, wish.run, wish.without, stop_all=wish.stop_all, whole=whole)
+    if output is Format.TEXT or not whole:
+        screen.print(shown_view(shown))
+    if shown.refusal is not None:
+        raise DocumentedError(shown.refusal, shown_value(shown))
+    return shown
+
+
+def _carry_out(
+    settings: InstallationSettings, wish: RollbackWish, shown: Shown, output: Format, server: EmbeddedServer | None
+) -> None:
+    screen = console(stderr=output is Format.JSON)
+    with screen.status("Starting the run: its Prefect server, its flow"):
+        prepare(server, _load)
+    result = run_shown(
+        screen,
+        _rows(shown),
+        settings,
+        lambda: _run(settings, wish),
+        complete="The rollback is complete: apinizer-upgrade status shows it.",
+    )
+    try:
+        print_result(result, output)
+        sys.stdout.flush()
+    except OSError as error:
+        raise unwritten(
+            error,
+            f"The rollback is complete: every component is at {result['to']} and answers. "
+            f"As it was before it: {result['safety_backup'] or 'no backup was needed'}.",
+            "apinizer-upgrade status shows the installation.",
+        ) from None
+
+
+def _answered(shown: Shown, *, ask: bool, person: bool) -> str:
+    """The ID of the backup that may be put back: a person has seen what is lost, or says --yes.  "" where none is."""
+    made = shown.way.upgrade.backup
+    sha256 = made.sha256 if made else ""
+    if not person:
+        if shown.puts_back:
+            raise UsageError(
+                "A rollback puts the database back, so it does not begin without the backup being named.",
+                observed="There is no terminal to ask at.",
+                next=f"Look at what would be lost with --dry-run, then say --backup {sha256[:12]}.",
+            )
+        return ""
+    if ask:
+        _confirm(shown)
+    return sha256 if shown.puts_back else ""
+
+
+def _confirm(shown: Shown) -> None:
+    import typer
+
+    what = "Put the database back and return" if shown.puts_back else "Leave the database as it is and return"
+    # Asked on standard error: what is printed may go into a pipe while a person sits at the keyboard.
+    if not typer.confirm(f"{what} to {shown.way.plan.to}?", err=True):
+        raise UpgradeError(
+            "The rollback was not started.",
+            observed="The answer was no.",
+            safe=NOTHING_CHANGED,
+            next="Run it when you are ready.",
+        )
+
+
+def _load() -> None:
+    import flows.rollback  # noqa: F401 - loaded here, run later
+
+
+def _rows(shown: Shown) -> list[Row]:
+    """What the display shows, in the order in which the run comes to it."""
+    plan = shown.way.plan.plan
+    first = ["lock", "way back", *(["proof"] if shown.puts_back else []), "images"]
+    first += ["backup", "restore"] if shown.puts_back else []
+    steps = {str(step.key): step.component.value for step in (*plan.steps, *plan.there)}
+    return [*map(Row, first), *(Row(key, component) for key, component in steps.items())]
+
+
+def _run(settings: InstallationSettings, wish: RollbackWish) -> dict[str, Any]:
+    from flows.rollback import rollback as flow
+
+    return flow(
+        run=wish.run,
+        installation=NAME,
+        backup=wish.backup,
+        stop_all=wish.stop_all,
+        without=list(wish.without),
+        backup_dir=os.fspath(Path(settings.backup_dir).absolute()) if settings.backup_dir else "",
+        manager_timeout=settings.upgrade.manager_timeout,
+        timeout=settings.upgrade.timeout,
+    )
+
+
+def print_result(result: dict[str, Any], output: Format) -> None:
+    """What the rollback did."""
+    if output is Format.JSON:
+        print(json.dumps(result, indent=2))
+        return
+    screen = console()
+    screen.print()
+    screen.print(result_view(result))
+
+
+def result_view(result: dict[str, Any]) -> RenderableType:
+    """The same for people."""
+    table = plain_table("COMPONENT", "DEPLOYMENT", "BEFORE", "AFTER", "READY", "PODS ANSWERED")
+    for row in result["rows"]:
+        cells = [row[name] for name in ("component", "deployment", "before", "after", "ready")]
+        table.add_row(*map(escape, cells), ", ".join(sorted(set(row["answered"]))))
+    lines = [Text(f"Note: {note}") for note in result["notes"]]
+    lines.append(Text(f"The database: {result['database']}."))
+    if result["safety_backup"]:
+        lines.append(Text(f"As it was before the rollback: {result['safety_backup']}, read back whole."))
+        archive = result["safety_backup"].partition(" on ")[0]
+        lines.append(
+            Text(f"To bring a collection of it back: apinizer-upgrade restore {archive} --include NAME", "dim")
+        )
+    lines.append(Text(f"Rolled back to {result['to']}.", style="bold green"))
+    return Group(table, *lines)

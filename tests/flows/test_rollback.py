@@ -1,0 +1,284 @@
+"""The way back: the database as it was byte for byte, the old images under their old names, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.sandbox.launch import Sandbox
+from tasks.domain.errors import BlockedError, DamagedArchiveError, DriftError, RolloutError, StoppedError, UsageError
+from tasks.record.feed import listening
+from tests.cli.database import opened, snapshot
+from tests.flows.conftest import Run
+from tests.flows.test_failures import OTHERS, TOGETHER, Once, four_parts, no_secret
+from tests.flows.world import ALL, MANAGER, NEW, OLD, Watching, World, archives, journals, leftovers, needed, tag_of
+
+BAD, NEXT = "2025.08.0", "2025.11.1"
+
+
+@pytest.fixture
+def back(run: Run, world: World) -> Callable[..., dict[str, Any]]:
+    """Roll back on the sandbox, the backup named as an unattended run has to."""
+    from flows.rollback import rollback
+
+    def go(**parameters: Any) -> dict[str, Any]:
+        made: dict[str, Any] = rollback(**{"installation": "tested", "backup": named(world), **parameters})
+        return made
+
+    return go
+
+
+def named(world: World) -> str:
+    """The backup of the last upgrade, by the beginning of its SHA-256."""
+    made = [j["backup"] for j in journals(world) if j["kind"] == "upgrade" and j.get("backup")]
+    return str(made[-1]["sha256"])[:12] if made else ""
+
+
+def ended(world: World) -> list[tuple[str, str | None]]:
+    return [(journal["kind"], journal.get("how")) for journal in journals(world)]
+
+
+def replicas(world: World) -> dict[str, int]:
+    return {key: d["spec"]["replicas"] for key, d in world.deployments().items()}
+
+
+def settings(world: World) -> dict[str, Any]:
+    """The database without what a manager that crashes again and again writes anew each time."""
+    return {k: v for k, v in snapshot(world.sandbox.mongo_uri).items() if not k.startswith("introduced_")}
+
+
+def test_back_from_a_manager_that_crashed_while_it_migrated(
+    run: Run, back: Callable[..., dict[str, Any]], world: World, sandbox: Sandbox, backups: Path
+) -> None:
+    images, counts, before = world.images(), replicas(world), snapshot(sandbox.mongo_uri)
+    with pytest.raises(RolloutError) as raised:
+        run(BAD)
+    assert "apinizer-upgrade rollback" in raised.value.next
+    broken = snapshot(sandbox.mongo_uri)
+    assert "introduced_2025_08_0" in broken
+    assert broken["api_proxy"] != before["api_proxy"]
+    untouched = {key: text for key, text in world.written().items() if key in OTHERS}
+    with Watching(world) as watching:
+        result = back()
+    assert (world.images(), replicas(world)) == (images, counts)
+    assert snapshot(sandbox.mongo_uri) == before
+    assert world.settled()
+    assert all(OLD in answer for answer in world.answered().values())
+    assert {key: text for key, text in world.written().items() if key in OTHERS} == untouched
+    managers = [d for key, d in watching.seen if key == MANAGER]
+    stopped = next(n for n, d in enumerate(managers) if d["spec"]["replicas"] == 0)
+    old = next(n for n, d in enumerate(managers) if tag_of(d) == OLD)
+    assert stopped < old
+    assert managers[old]["spec"]["replicas"] == 0  # the old image is set while nothing can start
+    assert result["complete"]
+    assert result["restored"]
+    assert ended(world) == [("upgrade", "rolled back"), ("rollback", "complete")]
+    safety = Path(result["safety_backup"].partition(" on ")[0])
+    held = {n["collection"] for n in json.loads(safety.with_name(f"{safety.name}.json").read_text())["namespaces"]}
+    assert "introduced_2025_08_0" in held
+    assert needed(backups) == {}
+    assert leftovers(backups) == []
+    # It is an installation like any other again.
+    assert run(NEW, order=TOGETHER)["complete"]
+    assert world.at(NEW) == ALL
+
+
+def test_back_across_both_renames_after_all_was_upgraded(
+    run: Run, back: Callable[..., dict[str, Any]], world: World, sandbox: Sandbox
+) -> None:
+    images, counts, before = world.images(), replicas(world), snapshot(sandbox.mongo_uri)
+    assert run(NEXT, order=TOGETHER)["complete"]
+    assert "apimanager" in world.images()[MANAGER]
+    assert "apiportal" in world.images()["portal/apinizer-portal"]
+    result = back(stop_all=True)
+    assert (world.images(), replicas(world)) == (images, counts)
+    assert snapshot(sandbox.mongo_uri) == before
+    assert all(OLD in answer for answer in world.answered().values())
+    assert result["complete"]
+    assert ended(world) == [("upgrade", "rolled back"), ("rollback", "complete")]
+    with pytest.raises(BlockedError, match="rolled back"):
+        back()
+
+
+def test_a_manager_that_never_started_left_the_database_as_it_was(
+    run: Run, back: Callable[..., dict[str, Any]], world: World, sandbox: Sandbox, backups: Path
+) -> None:
+    images, counts = world.images(), replicas(world)
+    sandbox.lose_image(f"apinizercloud/manager:{NEW}")
+    with pytest.raises(RolloutError):
+        run(NEW)
+    with opened(sandbox.mongo_uri) as database:
+        database.policy.insert_one({"_id": "made after the backup"})
+    before = snapshot(sandbox.mongo_uri)
+    result = back(backup="")  # nothing is put back, so nothing has to be named
+    assert snapshot(sandbox.mongo_uri) == before
+    assert (world.images(), replicas(world)) == (images, counts)
+    assert world.settled()
+    assert (result["restored"], result["safety_backup"]) == (False, "")
+    assert "never" in result["database"] or "No container" in result["database"]
+    assert len(archives(backups)) == 1
+    assert ended(world) == [("upgrade", "rolled back"), ("rollback", "complete")]
+
+
+@pytest.fixture
+def failed(run: Run, world: World) -> World:
+    """An upgrade whose manager crashed while it migrated."""
+    with pytest.raises(RolloutError):
+        run(BAD)
+    return world
+
+
+def _lose_backup(world: World, backups: Path) -> None:
+    archives(backups)[0].unlink()
+
+
+def _damage_backup(world: World, backups: Path) -> None:
+    archive = archives(backups)[0]
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    archive.write_bytes(bytes(content))
+
+
+def _replace_backup(world: World, backups: Path) -> None:
+    """Another backup under the same name, a good one."""
+    from flows.backup import backup
+
+    made = Path(backup(installation="tested", backup_dir=str(backups.parent / "other"))["archive"])
+    archive = archives(backups)[0]
+    archive.write_bytes(made.read_bytes())
+    archive.with_name(f"{archive.name}.json").write_bytes(made.with_name(f"{made.name}.json").read_bytes())
+
+
+def _lose_old_image(world: World, backups: Path) -> None:
+    world.sandbox.lose_image(f"apinizercloud/manager:{OLD}")
+
+
+def _self_heal(world: World, backups: Path) -> None:
+    body = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "grows"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "manager"},
+            "minReplicas": 1,
+            "maxReplicas": 3,
+        },
+    }
+    path = "/apis/autoscaling/v2/namespaces/apinizer/horizontalpodautoscalers"
+    assert world.ask("POST", path, body)[0] == 201
+
+
+def _made_anew(world: World, backups: Path) -> None:
+    found = world.get(world.path(MANAGER))
+    meta = {k: v for k, v in found["metadata"].items() if k in ("name", "labels", "annotations")}
+    assert world.ask("DELETE", world.path(MANAGER))[0] == 200
+    path = world.path(MANAGER).rpartition("/")[0]
+    made = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": found["spec"]}
+    assert world.ask("POST", path, made)[0] == 201
+
+
+def _third_image(world: World, backups: Path) -> None:
+    world.set_image("test/worker", f"apinizercloud/worker:{NEXT}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "text"),
+    [
+        (None, UsageError, "--backup"),
+        (_lose_backup, BlockedError, "is gone"),
+        (_damage_backup, DamagedArchiveError, "no way back with this backup"),
+        (_replace_backup, BlockedError, "is not the backup of before"),
+        (_lose_old_image, BlockedError, "nowhere to be had"),
+        (_made_anew, BlockedError, "made anew"),
+        (_third_image, BlockedError, "test/worker"),
+    ],
+    ids=["not named", "gone", "damaged", "another", "no images", "another manager", "newer worker"],
+)  # fmt: skip
+def test_what_is_refused_before_anything_is_touched(
+    failed: World,
+    back: Callable[..., dict[str, Any]],
+    backups: Path,
+    spoil: Callable[[World, Path], None] | None,
+    kind: type[Exception],
+    text: str,
+) -> None:
+    backup = named(failed) if spoil else ""
+    if spoil is not None:
+        spoil(failed, backups)
+    before, content = failed.written(), settings(failed)
+    with pytest.raises(kind) as raised:
+        back(backup=backup)
+    told = four_parts(raised.value)  # type: ignore[arg-type]
+    assert text in told
+    assert "Nothing was changed" in told
+    no_secret(failed, told)
+    assert failed.written() == before
+    assert settings(failed) == content
+    assert [how for kind, how in ended(failed) if kind == "rollback"] == []
+
+
+def test_nothing_to_go_back_from(run: Run, back: Callable[..., dict[str, Any]], world: World) -> None:
+    before = world.written()
+    with pytest.raises(UsageError, match="no upgrade to go back from") as raised:
+        back()
+    four_parts(raised.value)
+    assert world.written() == before
+
+
+PLACES = [
+    pytest.param(MANAGER, "scaled to 0", id="stopped"),
+    pytest.param("proof", "every checksum right", id="before the safety backup"),
+    pytest.param("restore", "from", id="restore begun"),
+    pytest.param("restore", "putting in place", id="in the middle of the restore"),
+    pytest.param("restore", "every collection checked", id="restored"),
+    pytest.param(MANAGER, "image set", id="old image set"),
+    pytest.param(MANAGER, "Ready", id="old manager up"),
+]
+
+
+def ending_of(run: Callable[..., dict[str, Any]]) -> StoppedError | None:
+    """The error of a run that was told to stop; None where that came too late for it to matter."""
+    try:
+        run()
+    except StoppedError as stopped:
+        return stopped
+    return None
+
+
+@pytest.mark.parametrize(("subject", "text"), PLACES)
+def test_interrupted_it_tells_where_and_goes_on(
+    failed: World, back: Callable[..., dict[str, Any]], backups: Path, subject: str, text: str
+) -> None:
+    from tasks.record import stopping
+
+    seen = list[str]()
+    act = Once(subject, text, stopping.ask)
+    with listening(act), listening(lambda event: seen.append(f"{event.subject}: {event.text}")):
+        stopped = ending_of(back)
+    if stopped is not None:
+        assert "Nothing was changed" not in stopped.safe
+        assert f"apinizer-upgrade resume {journals(failed)[-1]['id']}" in stopped.next
+        assert ended(failed)[-1] == ("rollback", None)
+    assert act.acted, seen
+    back()
+    assert failed.at(OLD) == ALL
+    assert failed.settled()
+    with opened(failed.sandbox.mongo_uri) as database:
+        assert not [name for name in database.list_collection_names() if "introduced" in name or "restore" in name]
+    assert ended(failed) == [("upgrade", "rolled back"), ("rollback", "complete")]
+    assert needed(backups) == {}
+
+
+def test_a_manager_that_somebody_starts_meanwhile(failed: World, back: Callable[..., dict[str, Any]]) -> None:
+    start = Once("restore", "from", lambda: failed.change(failed.path(MANAGER), {"spec": {"replicas": 1}}))
+    with listening(start), pytest.raises(DriftError) as raised:
+        back()
+    assert start.acted
+    assert "apinizer-upgrade resume" in four_parts(raised.value)
+    assert ended(failed)[-1] == ("rollback", None)
+    back()
+    assert failed.at(OLD) == ALL
+    with opened(failed.sandbox.mongo_uri) as database:
+        assert not [name for name in database.list_collection_names() if "introduced" in name]
