@@ -30,15 +30,13 @@ class Scaled:
 
 
 def scale_recorded(
-    api: KubernetesApi, what: Scaled, replicas: int, record: RunRecord | None, *, expect: int | None = None
+    api: KubernetesApi, what: Scaled, replicas: int, record: RunRecord, *, expect: int | None = None
 ) -> ScaleEvidence:
-    """`scale` between two writes of the journal; without a record nothing is asked and nothing written down.
+    """`scale` between two writes of the journal, which asks for the lock right before each write.
 
     The Deployment is read first: where it has that count already nothing is written but the end of an entry that
     another try left open.  Raises what `scale` and the record raise.
     """
-    if record is None:
-        return scale(api, what.key, what.uid, replicas, guard=lambda: None, expect=expect)
     try:
         found = api.patient(PATIENCE).get(deployment_path(what.key))
     except NotFoundError:
@@ -92,7 +90,7 @@ def scale_up_recorded(
     hub: WatchHub,
     step: RolloutStep,
     replicas: int,
-    record: RunRecord | None,
+    record: RunRecord,
     *,
     deadline_seconds: float,
     progress: Callable[[RolloutProgress], None] = lambda _: None,
@@ -125,8 +123,7 @@ def scale_up_recorded(
     if now == replicas or now != 1:
         if now != replicas:
             say(f"{step.key} wants {now} pods, not the {replicas} of before; it is left so. {who}".strip())
-        if record is not None:
-            record.found_done("scale", step.key, {"replicas after": now})
+        record.found_done("scale", step.key, {"replicas after": now})
         return now
     scale_recorded(hub.api, what, replicas, record, expect=1)
     ready(fresh=True)

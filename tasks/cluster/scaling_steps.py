@@ -19,7 +19,7 @@ from tasks.domain.step import RolloutStep
 from tasks.record import stopping
 from tasks.record.artifacts import Gauge
 from tasks.record.feed import Event, State, publish
-from tasks.record.run_record import record_of
+from tasks.record.run_record import held_record
 from tasks.record.task_rules import LOOKS
 from tasks.record.telling import failure_told, tell
 
@@ -76,7 +76,7 @@ def scale_down(installation: str, deployment: DeploymentFacts) -> int:
     tell(name, State.RUNNING, "scaling to 0")
     with failure_told(name):
         what = Scaled(key, deployment.uid, deployment.component)
-        evidence = scale_recorded(connected(installation).apis[key.cluster], what, 0, record_of(installation))
+        evidence = scale_recorded(connected(installation).apis[key.cluster], what, 0, held_record(installation))
     tell(name, State.RUNNING, "scaled to 0" if evidence.changed else "it is scaled to 0 already")
     return evidence.replicas_before
 
@@ -124,7 +124,7 @@ def scale_up(installation: str, step: RolloutStep, replicas: int, deadline: int)
             hub(installation, step.key.cluster),
             step,
             replicas,
-            record_of(installation),
+            held_record(installation),
             deadline_seconds=deadline,
             progress=progress,
             stop=stopping.asked,
