@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.cli import database_commands, images_commands, runs_commands
+from deployments.cli import database_commands, images_commands, rollback_commands, runs_commands
 from deployments.cli import database_options as db
 from deployments.cli import images_options as img
 from deployments.cli import options as opt
@@ -162,6 +162,7 @@ for _command in (
     database_commands.backups,
     database_commands.verify,
     database_commands.restore,
+    rollback_commands.rollback,
 ):
     app.command()(_command)
 app.add_typer(images_commands.app)

@@ -11,7 +11,7 @@ from deployments.cli import options as opt
 Run = Annotated[
     str,
     typer.Argument(
-        metavar="[ID]", help="The upgrade to undo, as `runs` shows it, or a rollback that goes on; else the newest."
+        metavar="ID", help="The upgrade to undo, as `runs` shows it, or a rollback that goes on; else the newest."
     ),
 ]
 Backup = Annotated[
