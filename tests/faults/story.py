@@ -29,7 +29,7 @@ class StoryError(AssertionError):
 class Run:
     """One process of the command, and what the driver wrote of it."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     record: Path
     begun: float = field(default_factory=time.monotonic)
     code: int | None = None
@@ -78,13 +78,18 @@ class Run:
 
     def finish(self, seconds: float = PATIENCE) -> "Run":
         """Wait for its end; one that does not come to it is killed, which is told."""
+        ended = True
         try:
-            self.out, self.err = self.process.communicate(timeout=seconds)
+            self.code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            ended = False
             self.process.kill()
-            self.out, self.err = self.process.communicate()
-            raise StoryError(f"no end after {seconds:.0f} s; last at {self.last()!r}; {self.err[-1500:]}") from None
-        self.code, self.seconds = self.process.returncode, time.monotonic() - self.begun
+            self.code = self.process.wait()
+        self.seconds = time.monotonic() - self.begun
+        # Files, for a pipe ends only when its Prefect server has ended too.
+        self.out, self.err = (self.record.with_suffix(end).read_text() for end in (".out", ".err"))
+        if not ended:
+            raise StoryError(f"no end after {seconds:.0f} s; last at {self.last()!r}; {self.err[-1500:]}")
         return self
 
     def died_at(self, at: str) -> None:
@@ -109,11 +114,11 @@ class Story:
     def start(self, *command: str, do: str = "", at: str = "", env: Mapping[str, str] = {}) -> Run:
         """Begin the command; at the boundary `at` the driver does `do`."""
         record = self.folder / f"run{len(self.runs) + 1}.record"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.driver", str(record), do, at, *command],
-            env=self._env | dict(env), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        with record.with_suffix(".out").open("w") as out, record.with_suffix(".err").open("w") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.driver", str(record), do, at, *command],
+                env=self._env | dict(env), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            )  # fmt: skip
         self.runs.append(Run(process, record))
         return self.runs[-1]
 
@@ -147,7 +152,7 @@ class Story:
         for run in self.runs:
             if run.process.poll() is None:
                 run.process.kill()
-                run.process.communicate()
+                run.process.wait()
 
     # ------------------------------------------------------------------ what is there
     def writes(self) -> list[JsonObject]:
