@@ -281,6 +281,7 @@ def _last(journal: Journal) -> str:
         return f"Begun {journal.begun:%Y-%m-%d %H:%M:%S} UTC."
     last = journal.tries[-1]
     begun = [e for e in journal.entries if e.changes]
-    at = f" Last: {begun[-1].will}{'' if begun[-1].done else ', whose outcome is not recorded'}." if begun else ""
+    unknown = "" if not begun or begun[-1].done else ", whose outcome is not recorded"
+    at = f" Last: {begun[-1].will.rstrip('.')}{unknown}." if begun else ""
     ended = f" It ended: {last.error['happened']}" if last.error.get("happened") else " It did not come to its end."
     return f"{last.owner}, since {last.begun:%Y-%m-%d %H:%M:%S} UTC.{at}{ended}"

@@ -94,8 +94,9 @@ def _head(journal: Journal, journals: tuple[Journal, ...]) -> Iterator[str]:
         asked = journal.request.model_dump(mode="json", exclude_defaults=True, exclude={"to"})
         if asked:
             yield f"  asked    {', '.join(f'{name} {_short(value)}' for name, value in asked.items())}"
-    if journal.options:
-        yield f"  options  {', '.join(f'{name} {value}' for name, value in journal.options.items())}"
+    options = [f"{name} {value}" for name, value in journal.options.items() if value != ""]
+    if options:
+        yield f"  options  {', '.join(options)}"
 
 
 def _short(value: Any) -> str:
