@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.sandbox import access, deletion, failures, resources, tables
+from deployments.sandbox import access, deletion, failures, ownership, resources, tables
 from deployments.sandbox.access import Action, User
 from deployments.sandbox.cluster import Cluster
 from deployments.sandbox.control import Control
@@ -170,7 +170,9 @@ class Api:
         elif target.sub or target.name:
             raise failures.method_not_allowed()
         else:
-            found = cluster.writer.create(resource, target.namespace, body, dry="dryRun" in exchange.query)
+            found = cluster.writer.create(
+                resource, target.namespace, body, dry="dryRun" in exchange.query, writer=_writer(exchange)
+            )
         await exchange.answer_json(tables.of_object(resource, found, exchange) or found, 201)
 
     def _make_token(self, target: Target, body: JsonObject) -> JsonObject:
@@ -197,9 +199,9 @@ class Api:
         body = await exchange.json()
         place = (target.resource, target.namespace, target.name, body)
         if verb == "patch":
-            found = writer.patch(*place, exchange.content_type, target.sub, dry=dry)
+            found = writer.patch(*place, exchange.content_type, target.sub, dry=dry, writer=_writer(exchange))
         else:
-            found = writer.update(*place, target.sub, dry=dry)
+            found = writer.update(*place, target.sub, dry=dry, writer=_writer(exchange))
         await exchange.answer_json(tables.of_object(target.resource, found, exchange) or found)
 
     async def _delete(self, exchange: Exchange, target: Target) -> None:
@@ -321,3 +323,7 @@ def parse(path: str) -> Target | None:
     if sub and sub not in resource.subresources:
         raise failures.page_not_found()
     return Target(resource, namespace, name, sub, "/".join(rest[3:]))
+
+
+def _writer(exchange: Exchange) -> str:
+    return ownership.writer_of(exchange.query, exchange.headers.get("user-agent", ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.sandbox import defaults, failures, patching, validation
+from deployments.sandbox import defaults, failures, ownership, patching, validation
 from deployments.sandbox.replication import Replicator
 from deployments.sandbox.resources import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, PODS, REPLICASETS, SECRETS, Resource
 from deployments.sandbox.store import Store, editable, now, random_suffix
@@ -25,7 +25,9 @@ class Writer:
     def __init__(self, store: Store, replicator: Replicator) -> None:
         self._store, self._replicator = store, replicator
 
-    def create(self, resource: Resource, namespace: str, body: JsonObject, *, dry: bool = False) -> JsonObject:
+    def create(
+        self, resource: Resource, namespace: str, body: JsonObject, *, dry: bool = False, writer: str = ""
+    ) -> JsonObject:
         """Create from a body. Raises ApiError 400, 403, 404, 409, 422."""
         self._check_identity(resource, namespace, body)
         obj = editable(body)
@@ -47,6 +49,8 @@ class Writer:
             return obj
         if resource is PODS:
             return self._replicator.admit(obj)
+        if resource is DEPLOYMENTS:
+            meta["managedFields"] = ownership.managed(None, obj, writer, now())
         return self._store.create(resource, obj)
 
     def _check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
@@ -86,11 +90,19 @@ class Writer:
             )
 
     def update(
-        self, resource: Resource, namespace: str, name: str, body: JsonObject, sub: str = "", *, dry: bool = False
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        body: JsonObject,
+        sub: str = "",
+        *,
+        dry: bool = False,
+        writer: str = "",
     ) -> JsonObject:
         """Replace an object, its status or its scale by a body. Raises ApiError 400, 404, 409, 422."""
         if sub == "scale":
-            return self._write_scale(resource, namespace, name, body, dry=dry)
+            return self._write_scale(resource, namespace, name, body, dry=dry, writer=writer)
         self._check_identity(resource, namespace, body, name)
         old = self._store.must_get(resource, namespace, name)
         if not (body.get("metadata") or {}).get("resourceVersion") and resource.plural in _NO_UNCONDITIONAL_UPDATE:
@@ -100,10 +112,19 @@ class Writer:
                 "field": "metadata.resourceVersion",
             }
             raise failures.invalid(resource, name, [cause])
-        return self._store_successor(resource, old, editable(body), sub, dry=dry)
+        return self._store_successor(resource, old, editable(body), sub, dry=dry, writer=writer)
 
     def patch(
-        self, resource: Resource, namespace: str, name: str, body: Any, kind: str, sub: str = "", *, dry: bool = False
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        body: Any,
+        kind: str,
+        sub: str = "",
+        *,
+        dry: bool = False,
+        writer: str = "",
     ) -> JsonObject:
         """Apply a patch of a content type. Raises ApiError 400, 404, 409, 415, 422."""
         if kind not in (patching.JSON_PATCH, patching.MERGE_PATCH, patching.STRATEGIC_PATCH):
@@ -121,12 +142,12 @@ class Writer:
         else:
             new = patching.strategic_patch(base, body)
         if sub == "scale":
-            return self._write_scale(resource, namespace, name, new, dry=dry)
+            return self._write_scale(resource, namespace, name, new, dry=dry, writer=writer)
         self._check_identity(resource, namespace, new, name)
-        return self._store_successor(resource, old, editable(new), sub, dry=dry)
+        return self._store_successor(resource, old, editable(new), sub, dry=dry, writer=writer)
 
     def _store_successor(
-        self, resource: Resource, old: JsonObject, new: JsonObject, sub: str, *, dry: bool
+        self, resource: Resource, old: JsonObject, new: JsonObject, sub: str, *, dry: bool, writer: str
     ) -> JsonObject:
         meta, before = new.setdefault("metadata", {}), old["metadata"]
         name = before["name"]
@@ -156,6 +177,8 @@ class Writer:
         self._check_immutable(resource, old, new)
         if not sub:
             self._count_generation(resource, old, new)
+        if resource is DEPLOYMENTS and not sub and (fields := ownership.managed(old, new, writer, now())):
+            new["metadata"]["managedFields"] = fields
         return new if dry else self._store.replace(resource, new)
 
     def _check_immutable(self, resource: Resource, old: JsonObject, new: JsonObject) -> None:
@@ -189,7 +212,7 @@ class Writer:
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
     def _write_scale(
-        self, resource: Resource, namespace: str, name: str, scale: JsonObject, *, dry: bool
+        self, resource: Resource, namespace: str, name: str, scale: JsonObject, *, dry: bool, writer: str
     ) -> JsonObject:
         old = self._store.must_get(resource, namespace, name)
         replicas = (scale.get("spec") or {}).get("replicas") or 0
@@ -205,7 +228,7 @@ class Writer:
         new["spec"]["replicas"] = replicas
         if version := (scale.get("metadata") or {}).get("resourceVersion"):
             new["metadata"]["resourceVersion"] = version
-        return scale_of(resource, self._store_successor(resource, old, new, "", dry=dry))
+        return scale_of(resource, self._store_successor(resource, old, new, "", dry=dry, writer=writer))
 
 
 def _complete(resource: Resource, obj: JsonObject, old: JsonObject | None) -> None:

@@ -68,6 +68,21 @@ def test_the_same_count_is_no_change(none: Namespace) -> None:
     ]
 
 
+def test_who_wrote_the_count_is_told(none: Namespace) -> None:
+    def writers() -> set[str]:
+        fields = none.get("deployments", "app")["metadata"]["managedFields"]
+        assert {each["operation"] for each in fields} == {"Update"}
+        return {each["manager"] for each in fields if "f:replicas" in each["fieldsV1"].get("f:spec", {})}
+
+    where = none.path("deployments", "app")
+    none.api.patch(where, {"spec": {"replicas": 2}}, MERGE)
+    assert writers() == {"python-httpx"}
+    scale = {"spec": {"replicas": 3}}
+    answer = none.api.send("PATCH", f"{where}/scale", scale, media=MERGE, params={"fieldManager": "somebody"})
+    assert answer.status == 200
+    assert writers() == {"somebody"}
+
+
 def test_the_counts_are_zero_while_pods_still_end(two: Namespace) -> None:
     pods = two.pods("app")
     for each in pods:

@@ -313,7 +313,9 @@ def test_a_pod_that_a_finalizer_keeps_is_told(connections: Connections, manager:
 def test_one_who_scales_it_up_again_is_noticed(connections: Connections, manager: DeploymentFacts) -> None:
     down(connections, manager)
     down(connections, manager, 2)
-    assert "it wants 2 pods again" in Wait(connections, manager).error(DriftError).happened
+    error = Wait(connections, manager).error(DriftError)
+    assert "it wants 2 pods again" in error.happened
+    assert "last written by apinizer-upgrade at" in error.observed, "who it was"
 
 
 def test_a_pod_by_hand_counts_until_it_is_gone(connections: Connections, manager: DeploymentFacts) -> None:
