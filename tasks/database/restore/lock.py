@@ -5,14 +5,12 @@ ran, from elsewhere when the beat stood still for a whole lease by the looker's 
 that long finds the document to be another's before it writes again.
 """
 
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +22,7 @@ from pymongo.write_concern import WriteConcern
 from tasks.database.connection import Client
 from tasks.database.restore.names import LOCK
 from tasks.domain.errors import BlockedError, StoppedError
+from tasks.record import whereabouts
 
 LEASE = 20.0
 """Seconds that the beat stands still before the holder counts as dead."""
@@ -33,7 +32,6 @@ _BEATS_IN_A_LEASE = 10
 _SURE_FOR = 1.0
 """Seconds that an answer of the server is good for: so long a frozen holder could go on with what it was at."""
 _LOOKS_EVERY = 0.25
-_GONE = {"Z", "X"}
 
 Document = dict[str, Any]
 
@@ -179,36 +177,14 @@ def _as_seen(found: Document) -> Document:
 
 
 def _here() -> Document:
-    """Who this process is.  `place` is one set of process ids: the boot of a machine and a container of it."""
-    return {"host": socket.gethostname(), "place": _place(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _place() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""  # Only the beat tells then.
-
-
-def _started(pid: int) -> str:
-    """When a process started, in ticks since the boot: a later process of the same id has another start (proc(5)).
-
-    Empty where there is no such process, or only its remains.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in _GONE else fields[19]
+    """Who this process is."""
+    here = whereabouts.here()
+    return {"host": socket.gethostname(), **here, "pid": int(here["pid"])}
 
 
 def _process_is_gone(found: Document) -> bool:
     """Whether the holder ran where this process runs, and does not any more."""
-    place, started = found.get("place"), found.get("started")
-    if not place or not started or place != _place():
-        return False
-    return bool(_started(int(found.get("pid", 0))) != started)
+    return whereabouts.is_gone({key: str(found.get(key) or "") for key in ("place", "pid", "started")})
 
 
 def _held(database: str, found: Document) -> BlockedError:

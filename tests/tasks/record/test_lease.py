@@ -409,7 +409,10 @@ def test_a_holder_that_was_frozen_and_not_taken_over(api, name, process) -> None
     assert "stood still" in str(answer["text"])
     before = version(api, name)
     time.sleep(0.6)
-    assert version(api, name) == before, "it does not renew what it lost"
+    frozen.does("release")
+    assert version(api, name) == before, (
+        "it does not renew what it lost, nor give it back: it may be at something still"
+    )
 
 
 # --------------------------------------------------------------------- the API server

@@ -16,6 +16,7 @@ from tasks.database.restore import lock
 from tasks.database.restore.lock import hold
 from tasks.database.restore.names import LOCK
 from tasks.domain.errors import BlockedError
+from tasks.record.whereabouts import here
 from tests.tasks.database.restore.world import DB, Client, Wire, backup, picture, put_back
 
 
@@ -61,11 +62,11 @@ def test_who_is_dead_is_taken_over_from_at_once(archive: Path, client: Client, u
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for pid in (gone.pid, os.getpid()):
-        client[DB][LOCK].insert_one(holder(place=lock._place(), pid=pid, started="1"))
+        client[DB][LOCK].insert_one(holder(place=here()["place"], pid=pid, started="1"))
         # Who would wait for a sign of life would be stopped.
         with open_database(uri) as one, hold(one, DB, "mine.archive", stop=lambda: True) as held:
             held.check()
-        client[DB][LOCK].insert_one(holder(place=lock._place(), pid=pid, started="1"))
+        client[DB][LOCK].insert_one(holder(place=here()["place"], pid=pid, started="1"))
         put_back(uri, archive)
         assert picture(client) == before
 
