@@ -144,7 +144,17 @@ class Writer:
         if sub == "scale":
             return self._write_scale(resource, namespace, name, new, dry=dry, writer=writer)
         self._check_identity(resource, namespace, new, name)
+        self._check_patched(resource, old, new)
         return self._store_successor(resource, old, editable(new), sub, dry=dry, writer=writer)
+
+    def _check_patched(self, resource: Resource, old: JsonObject, new: JsonObject) -> None:
+        """To a patch another uid is a field that cannot be changed; to an update, a precondition that does not hold."""
+        meta, before = new.get("metadata") or {}, old["metadata"]
+        if meta.get("resourceVersion") and str(meta["resourceVersion"]) != before["resourceVersion"]:
+            raise failures.conflict(resource, before["name"])
+        if meta.get("uid") and meta["uid"] != before["uid"]:
+            cause = validation.wrong("metadata.uid", meta["uid"], "field is immutable")
+            raise failures.invalid(resource, before["name"], [cause])
 
     def _store_successor(
         self, resource: Resource, old: JsonObject, new: JsonObject, sub: str, *, dry: bool, writer: str

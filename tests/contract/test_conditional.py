@@ -58,12 +58,36 @@ def test_a_patch_from_an_old_read_is_refused(space: Namespace, kind: str, media:
     assert patched(space, kind, "third", media, resourceVersion=now).status == 200
 
 
-def test_a_patch_of_one_that_was_made_anew_is_refused(space: Namespace, kind: str) -> None:
-    old = space.create(kind, KINDS[kind])["metadata"]["uid"]
+def made_twice(space: Namespace, kind: str) -> tuple[JsonObject, JsonObject]:
+    """The metadata of one that was deleted and of the one that was made in its place."""
+    old = space.create(kind, KINDS[kind])["metadata"]
     space.api.delete(space.path(kind, "x"))
-    new = space.create(kind, KINDS[kind])["metadata"]
-    assert patched(space, kind, "second", uid=old, resourceVersion=new["resourceVersion"]).status == 409
-    assert patched(space, kind, "second", uid=new["uid"], resourceVersion=new["resourceVersion"]).status == 200
+    return old, space.create(kind, KINDS[kind])["metadata"]
+
+
+@pytest.mark.parametrize("media", [MERGE, STRATEGIC])
+def test_a_patch_of_one_that_was_made_anew_is_refused(space: Namespace, kind: str, media: str) -> None:
+    old, new = made_twice(space, kind)
+    seen = {key: old[key] for key in ("uid", "resourceVersion")}
+    patched(space, kind, "second", media, **seen).refused(409, "Conflict")
+    seen["resourceVersion"] = new["resourceVersion"]
+    said = patched(space, kind, "second", media, **seen).refused(422, "Invalid")
+    assert f'metadata.uid: Invalid value: "{old["uid"]}": field is immutable' in said["message"]
+    assert held(kind, space.get(kind, "x")) == "first"
+    assert patched(space, kind, "second", media, uid=new["uid"], resourceVersion=new["resourceVersion"]).status == 200
+
+
+def test_an_update_of_one_that_was_made_anew_is_refused(space: Namespace, kind: str) -> None:
+    old, new = made_twice(space, kind)
+    for version in (old, new):
+        meta = {**new, "uid": old["uid"], "resourceVersion": version["resourceVersion"]}
+        body = {**KINDS[kind], **changed(kind, "second"), "metadata": meta}
+        said = space.api.send("PUT", space.path(kind, "x"), body).refused(409, "Conflict")
+        assert (
+            f"Precondition failed: UID in precondition: {old['uid']}, UID in object meta: {new['uid']}"
+            in said["message"]
+        )
+    assert held(kind, space.get(kind, "x")) == "first"
 
 
 def test_a_write_of_others_to_labels_alone_is_a_new_version(space: Namespace, kind: str) -> None:

@@ -42,8 +42,8 @@ def test_another_uid_is_another_object(none: Namespace) -> None:
     patch = patch_of(none.get("deployments", "app"), 3)
     patch["metadata"] = {"uid": "00000000-0000-0000-0000-000000000000"}
     where = none.path("deployments", "app")
-    refused = none.api.send("PATCH", where, patch, media=MERGE).refused(409, "Conflict")
-    assert "Precondition failed: UID" in refused["message"]
+    refused = none.api.send("PATCH", where, patch, media=MERGE).refused(422, "Invalid")
+    assert refused["message"].startswith('Deployment.apps "app" is invalid: metadata.uid: Invalid value: ')
     assert none.get("deployments", "app")["spec"]["replicas"] == 0
 
 
