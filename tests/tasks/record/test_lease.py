@@ -227,6 +227,20 @@ def test_who_gives_it_back_lets_the_next_in_at_once(process, lease) -> None:
     assert one.does("require")["error"] == "LeaseLostError"
 
 
+def test_giving_back_what_cannot_be_given_back_is_no_error(sandbox, api, name, lease) -> None:
+    """Deleted meanwhile; and a server that is away when the run ends: the Lease then ends by itself."""
+    with lease():
+        api.delete(lease_path(SPACE, name))
+    assert holder(api, SPACE, name) is None
+    mine = lease(1.5)
+    mine.take()
+    sandbox.api_down(2.0)
+    mine.release()
+    with pytest.raises(LeaseLostError):
+        mine.require()
+    take_in_the_end(lease(1.5))
+
+
 # ------------------------------------------------------------------------------ races
 def test_two_that_start_together_fifty_times(api, name, process) -> None:
     """A Lease that is made, and one that is free, in turn; each time exactly one has it, and the other says who."""
