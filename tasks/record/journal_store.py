@@ -108,10 +108,7 @@ class JournalStore:
         """
         text = write(journal)
         with self._writing:
-            known = self._known[journal.id]
-            if known.text == text:
-                return
-            self._save(journal, text, known)
+            self._save(journal, text, self._known[journal.id])
 
     def prune(self, keep: int = 20) -> str:
         """Remove ended journals beyond the newest `keep`; "" or a sentence on what kept it from that."""
