@@ -155,3 +155,31 @@ def test_a_deployment_that_is_rolled_out_no_further_than_its_image_is_waited_for
     assert [lines(s) for stage in plan.stages for s in stage.steps] == [["prod/w as it is"]]
     assert rollback_plan(journal, inventory).plan.stages == ()
     assert deployment_object(before[0])["spec"]["replicas"] == 1
+
+
+def test_what_is_asked_of_a_plan() -> None:
+    before = [
+        {"at": "apinizer/m", "runs": "apinizercloud/manager:2025.04.3", "strategy": "Recreate", "pods": 2},
+        {"at": "prod/w", "runs": "apinizercloud/worker:2025.04.3", "pods": 2},
+        {"at": "test/w", "runs": "apinizercloud/worker:2025.04.3"},
+        {"at": "test/c", "runs": "apinizercloud/cache:2025.04.3", "pods": 0, "strategy": "Recreate"},
+    ]
+    inventory = inventory_of(before)
+    new = {d.key: d.main.image.replace("2025.04.3", "2025.07.0") for d in inventory.deployments}
+    journal = upgrade_journal(tuple(image_entry(d, {"main": new[d.key]}) for d in inventory.deployments))
+    now = inventory_of([{**one, "runs": str(one["runs"]).replace("2025.04.3", "2025.07.0")} for one in before])
+    back = rollback_plan(journal, now)
+    assert back.manager is not None
+    assert back.manager.key == journal.manager
+    assert (str(back.to), str(back.plan.current)) == ("2025.04.3", "2025.07.0")
+    assert str(rollback_plan(journal, now, running=Version("2025.07.1")).plan.current) == "2025.07.1"
+    assert {str(step.key): step.interrupts for step in back.plan.steps} == {
+        "apinizer/m": True,
+        "prod/w": False,
+        "test/w": True,
+        "test/c": False,
+    }
+    worker = facts_at(now, "prod/w").key
+    assert back.of(worker).key == worker
+    with pytest.raises(KeyError):
+        back.of(worker.model_copy(update={"name": "other"}))

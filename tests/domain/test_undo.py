@@ -125,3 +125,19 @@ def test_what_a_plan_would_say_of_it_is_said() -> None:
     assert "downgrade" not in {f.code for f in undone("prod/w").findings}
     with pytest.raises(BlockedError):
         undo.plan.require_allowed()
+
+
+def test_what_was_recorded_of_another_deployment_is_not_this_ones() -> None:
+    other = next(d for d in INVENTORY.deployments if str(d.key) == "test/w")
+    known = upgrade_journal((image_entry(other, {"main": f"{OWN}/worker:{OLD}"}),))
+    assert undone("prod/w", journals=[known]).recorded == ""
+
+
+def test_a_manager_beside_another_component_makes_it_the_managers() -> None:
+    both = [
+        {"name": "portal", "image": "apinizercloud/portal:2025.04.3"},
+        {"name": "manager", "image": "apinizercloud/manager:2025.04.3"},
+    ]
+    inventory = inventory_of([{"at": "apinizer/all", "runs": both}])
+    with pytest.raises(BlockedError, match="cannot go back alone"):
+        undo_step(inventory, "apinizer/all", PlanRequest(to=Version(OLD)), running=Version(OLD))

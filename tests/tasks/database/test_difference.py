@@ -79,15 +79,17 @@ def test_a_real_database_held_against_its_backup(uri: str, client: Client, tmp_p
     base["settings"].insert_many([{"_id": i} for i in range(10)])
     base["dropped"].insert_one({"_id": 1})
     base["apinizer_log"].insert_one({"_id": 1})
+    base.create_collection("seen", viewOn="settings", pipeline=[])
     with open_database(uri) as opened:
         made = dump(opened, DB, tmp_path, apinizer_version="2025.04.3", now=lambda: TAKEN)
         kept = load(made.archive)
         assert kept is not None
         first = read_difference(opened, kept, database=DB, now=SEEN)
-        assert (first.collections, first.same, first.structural) == ((), 3, False)
+        assert (first.collections, first.same, first.structural) == ((), 4, False)
         base["settings"].delete_many({"_id": {"$lt": 4}})
         base["settings"].insert_one({"_id": 100})
         base["dropped"].drop()
+        base["seen"].drop()
         base["introduced_2025_08"].insert_many([{"_id": i} for i in range(7)])
         base["apinizer_log"].insert_many([{"_id": 2}, {"_id": 3}])
         found = read_difference(opened, kept, database=DB, now=SEEN)
@@ -95,6 +97,7 @@ def test_a_real_database_held_against_its_backup(uri: str, client: Client, tmp_p
         ("apinizer_log", "more documents", 1, 3, True),
         ("dropped", "gone", 1, None, False),
         ("introduced_2025_08", "new", None, 7, False),
+        ("seen", "gone", None, None, False),
         ("settings", "fewer documents", 10, 7, False),
     ]
     assert found.structural
