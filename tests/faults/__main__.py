@@ -15,9 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from deployments.embedded import EmbeddedServer
 from tests.faults.away import away_cases
 from tests.faults.elsewhere import elsewhere_cases
-from tests.faults.flow import ROLLBACK, UPGRADE
+from tests.faults.flow import ROLLBACK, SERVER, UPGRADE
 from tests.faults.freezing import freezing_cases
 from tests.faults.killing import killing_cases
 from tests.faults.meddling import meddling_cases
@@ -47,7 +48,7 @@ def carried_out(case: Case) -> Outcome:
         outcome.problems.append(traceback.format_exc())
     print(f"{'' if outcome.good else 'FAILED '}{case.name}", flush=True)
     if not outcome.good:
-        print("\n".join(f"    {line}" for text in outcome.problems for line in text.splitlines()[-12:]), flush=True)
+        print("\n".join(f"    {line}" for text in outcome.problems for line in text.splitlines()[-40:]), flush=True)
     return outcome
 
 
@@ -60,6 +61,13 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say which cases there are")
     asked = parser.parse_args()
     begin = time.monotonic()
+    with EmbeddedServer() as server:
+        server.wait()
+        SERVER.update(server.settings())
+        return _all(asked, begin)
+
+
+def _all(asked: argparse.Namespace, begin: float) -> int:
     cases = [case for name in asked.groups or GROUPS for case in GROUPS[name](every=asked.every)]
     cases = [case for case in cases if re.search(asked.match, case.name)]
     if asked.list:

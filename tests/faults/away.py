@@ -25,7 +25,7 @@ def _away(flow: Flow, line: JsonObject, what: str) -> Callable[[Outcome], None]:
     def act(outcome: Outcome) -> None:
         with story(large=flow.needs_size(line), slow=flow.needs_migration(line)) as told:
             flow.prepare(told)
-            run = told.start(*flow.command, do="hold", at=line["at"])
+            run = told.start(*flow.command_in(told), do="hold", at=line["at"])
             run.wait_at(line["at"])
             back = time.monotonic() + SECONDS
             if what == "database":

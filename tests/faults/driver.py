@@ -8,6 +8,7 @@ before anything is done there, and nothing after it, so the record's last line t
 Nothing of the product is replaced: its functions are called as they are, between two looks.
 """
 
+import faulthandler
 import functools
 import json
 import os
@@ -38,6 +39,8 @@ WRITES = frozenset(
 )
 _TASK = threading.local()
 MIDWAY = 0.3
+LOCK = "lock"
+"""The thread that renews it."""
 OUTSIDE = "run"
 """The task of what the run does outside of any: its lock, its journal, its report."""
 
@@ -49,12 +52,13 @@ class Hand:
         self._record, self._do, self._at = record, do, at
         self._file = os.open(record, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         self._counts: Counter[str] = Counter()
+        self._active: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._over = False
 
     def passes(self, kind: str, what: str, **more: Any) -> None:
         """The run is at a boundary now."""
-        task = getattr(_TASK, "name", OUTSIDE)
+        task = self._task()
         with self._lock:
             if self._over:  # it is being killed: nothing comes after the boundary at which it was
                 threading.Event().wait()
@@ -72,6 +76,28 @@ class Hand:
             os.kill(os.getpid(), signal.SIGSTOP)
         elif self._do == "hold":
             self._wait_for_word()
+
+    def begins(self, task: str) -> str:
+        """This thread is in a task from now on; the one that it was in before, to be given to `ends`."""
+        before: str = getattr(_TASK, "name", "")
+        _TASK.name = task
+        with self._lock:
+            self._active[task] += 1
+        return before
+
+    def ends(self, task: str, before: str) -> None:
+        _TASK.name = before
+        with self._lock:
+            self._active -= Counter([task])
+
+    def _task(self) -> str:
+        """The task that this thread is in; that of a thread of its own is the only one that is at work, where that is so."""
+        name: str = getattr(_TASK, "name", "")
+        thread = threading.current_thread()
+        if name or thread is threading.main_thread() or thread.name == LOCK:
+            return name or OUTSIDE
+        with self._lock:
+            return next(iter(self._active)) if len(self._active) == 1 else OUTSIDE
 
     def _wait_for_word(self) -> None:
         """Until RECORD.go is there, and the moment (seconds since 1970) that it names has come."""
@@ -92,7 +118,7 @@ def watch_the_cluster(hand: Hand) -> None:
         if request.reads:
             return once(self, request, *rest)
         what = f"{request.method} {short(request.path)}"
-        if threading.current_thread().name == "lock":  # a renewal: when it comes is the clock's business
+        if threading.current_thread().name == LOCK:  # a renewal: when it comes is the clock's business
             what = f"beat {what}"
         hand.passes("before", what)
         answer = once(self, request, *rest)
@@ -122,6 +148,8 @@ def watch_the_database(hand: Hand) -> None:
                 target = str(event.command.get(event.command_name))
                 to = str(event.command.get("to", ""))
                 what = f"{event.command_name} {plain(target)}{' to ' + plain(to) if to else ''}"
+                if what == "findAndModify apinizer-restore":  # the restore's own lock, renewed by the clock
+                    what = f"beat {what}"
                 self._names[event.request_id] = what
                 hand.passes("before", what)
 
@@ -194,14 +222,15 @@ def _looked_at(act: Callable[..., Any], name: Callable[[dict[str, Any]], str], h
     def looked(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        _TASK.name = name(bound.arguments)
+        task = name(bound.arguments)
+        before = hand.begins(task)
         try:
             hand.passes("before", "")
             result = act(*args, **kwargs)
             hand.passes("after", "")
             return result
         finally:
-            _TASK.name = OUTSIDE
+            hand.ends(task, before)
 
     return looked
 
@@ -234,6 +263,7 @@ def _file(name: str) -> str:
 
 def main() -> None:
     record, do, at, *command = sys.argv[1:]
+    faulthandler.register(signal.SIGUSR1)  # where its threads are, when it does not come to an end
     hand = Hand(Path(record), do, at)
     if place := os.environ.get("FAULTS_ELSEWHERE"):
         be_elsewhere(place)

@@ -37,7 +37,9 @@ def _killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
     def act(outcome: Outcome) -> None:
         with story(slow=flow.needs_migration(line)) as told:
             flow.prepare(told)
-            run = told.start(*flow.command, do="kill", at=line["at"], env={"FAULTS_ELSEWHERE": "another machine"})
+            run = told.start(
+                *flow.command_in(told), do="kill", at=line["at"], env={"FAULTS_ELSEWHERE": "another machine"}
+            )
             run.finish().died_at(line["at"])
             (unfinished,) = [one["id"] for one in told.journals() if not one.get("ended")]
             went = _until_taken(told, unfinished)

@@ -16,6 +16,9 @@ from tests.flows.world import NEW, OLD, archives
 SPEED = 10.0
 MIGRATION_SECONDS = 80.0  # of the cluster: eight seconds here
 MORE_DOCUMENTS = 12_000
+SERVER: dict[str, str] = {}
+"""Names one Prefect server for all; empty: each process starts its own, as the command does by itself."""
+RESTORE = "restore apinizerdb"
 RENAMED = "2025.11.1"  # the manager and the portal have other names there
 
 
@@ -27,7 +30,7 @@ def story(*, large: bool = False, slow: bool = False, speed: float = SPEED) -> I
             enlarge(sandbox.mongo_uri, MORE_DOCUMENTS)
         if slow:
             sandbox.faults(migration_seconds=MIGRATION_SECONDS)
-        told = Story(sandbox, Path(folder))
+        told = Story(sandbox, Path(folder), SERVER)
         try:
             yield told
         finally:
@@ -49,12 +52,16 @@ class Flow:
         """Bring the story to where the run begins."""
         told.begin_here()
 
+    def command_in(self, told: Story) -> tuple[str, ...]:  # noqa: ARG002 - another flow asks it
+        """What is typed there, where nobody sits at a terminal."""
+        return self.command
+
     def undisturbed(self) -> list[JsonObject]:
         """The boundaries of a run that nothing disturbs."""
         with self._lock, story(large=True, slow=True) as told:
             if not self._lines:
                 self.prepare(told)
-                run = told.run(*self.command)
+                run = told.run(*self.command_in(told))
                 if run.code != 0:
                     raise StoryError(f"the undisturbed {self.name} ended with {run.code}: {run.err}")
                 if problems := self.reached(told):
@@ -73,7 +80,9 @@ class Flow:
         ]
 
     def needs_size(self, line: JsonObject) -> bool:
-        return line["kind"] == "midway" and not str(line["task"]).startswith("ready")
+        return str(line["task"]).startswith(RESTORE) or (
+            line["kind"] == "midway" and not line["task"].startswith("ready")
+        )
 
     def needs_migration(self, line: JsonObject) -> bool:
         return str(line["kind"]) == "migrating"
@@ -90,6 +99,10 @@ class Return(Flow):
             raise StoryError(f"the upgrade that is to be rolled back ended with {run.code}: {run.err}")
         told.sandbox.set_speed(SPEED)
         told.begin_here()
+
+    def command_in(self, told: Story) -> tuple[str, ...]:
+        upgrade = next(one for one in told.journals() if one["kind"] == "upgrade")
+        return (*self.command, "--backup", str(upgrade["backup"]["sha256"])[:16])
 
     def reached(self, told: Story, backups: int = 1) -> list[str]:
         return [
@@ -117,7 +130,7 @@ def go_on(told: Story, outcome: Outcome, flow: Flow) -> None:
     if unfinished:
         outcome.then, again = "resume", ("resume", unfinished[0], "--yes")
     elif not (here and here[0].get("how") == "complete"):
-        outcome.then, again = "again", flow.command
+        outcome.then, again = "again", flow.command_in(told)
     else:
         outcome.then, outcome.seconds = "nothing left", 0.0
         return

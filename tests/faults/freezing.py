@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.faults.choice import moment
-from tests.faults.flow import ROLLBACK, UPGRADE, Flow, effects, story
+from tests.faults.flow import RESTORE, ROLLBACK, UPGRADE, Flow, effects, story
 from tests.faults.results import Case, Outcome
 from tests.faults.story import JsonObject, Run, Story, StoryError
 
@@ -29,7 +29,7 @@ def _of_the_upgrade(lines: Sequence[JsonObject]) -> list[JsonObject]:
 
 
 def _of_the_restore(lines: Sequence[JsonObject]) -> list[JsonObject]:
-    restore = [line for line in lines if line["task"].startswith("restore ")]
+    restore = [line for line in lines if line["task"].startswith(RESTORE)]
     writes = [line for line in restore if line["kind"] == "before"]
     inserts = [line for line in writes if line["what"].startswith("insert apinizer-restore")]
     renames = [line for line in writes if line["what"].startswith("renameCollection")]
@@ -55,7 +55,7 @@ def _freezing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
     def act(outcome: Outcome) -> None:
         with story(large=flow.needs_size(line)) as told:
             flow.prepare(told)
-            frozen = told.start(*flow.command, do="freeze", at=line["at"])
+            frozen = told.start(*flow.command_in(told), do="freeze", at=line["at"])
             frozen.wait_at(line["at"])
             _wait_until(frozen.frozen)
             (unfinished,) = [one["id"] for one in told.journals() if not one.get("ended")]

@@ -24,7 +24,7 @@ def killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
     def act(outcome: Outcome) -> None:
         with story(large=flow.needs_size(line), slow=flow.needs_migration(line)) as told:
             flow.prepare(told)
-            told.run(*flow.command, do="kill", at=line["at"]).died_at(line["at"])
+            told.run(*flow.command_in(told), do="kill", at=line["at"]).died_at(line["at"])
             if line["kind"] == "migrating":
                 outcome.problems += in_mid_migration(told)
             begun = bool(expected.image_changes(told.writes()))

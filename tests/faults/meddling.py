@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from deployments.sandbox.launch import JsonObject
 from tests.faults import expected
 from tests.faults.away import stopped_well
-from tests.faults.flow import ROLLBACK, UPGRADE, Flow, effects, go_on, story
+from tests.faults.flow import RESTORE, ROLLBACK, UPGRADE, Flow, effects, go_on, story
 from tests.faults.results import Case, Outcome
 from tests.faults.story import Story, StoryError
 from tests.flows.world import MANAGER, OLD, World
@@ -63,7 +63,7 @@ HANDS = (
 def meddling_cases(*, every: bool = False) -> list[Case]:
     """Each of the four things that people do, to what rolls out and to what has not had its turn."""
     in_upgrade = [_case(UPGRADE, hand) for hand in HANDS]
-    midway = next((one for one in ROLLBACK.undisturbed() if one["kind"] == "midway" and "restore" in one["task"]), None)
+    midway = next((one for one in ROLLBACK.undisturbed() if one["kind"] == "midway" and one["task"] == RESTORE), None)
     if midway is None:
         raise StoryError("an undisturbed rollback never says that its restore is half done")
     hands = [Hand(what, MANAGER, midway["at"]) for what in (scale, set_image, delete)]
@@ -81,7 +81,7 @@ def _meddling(flow: Flow, hand: Hand) -> Callable[[Outcome], None]:
     def act(outcome: Outcome) -> None:
         with story(large=flow is ROLLBACK, slow=hand.key == MANAGER) as told:
             flow.prepare(told)
-            run = told.start(*flow.command, do="hold", at=hand.at)
+            run = told.start(*flow.command_in(told), do="hold", at=hand.at)
             run.wait_at(hand.at)
             was = told.world.deployments()[hand.key]
             hand.what(told.world, hand.key)

@@ -17,7 +17,7 @@ from tests.flows.world import World, clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = "apinizer-upgrade"
-PATIENCE = 180.0
+PATIENCE = 240.0
 JsonObject = dict[str, Any]
 
 
@@ -83,13 +83,15 @@ class Run:
             self.code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             ended = False
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
             self.process.kill()
             self.code = self.process.wait()
         self.seconds = time.monotonic() - self.begun
         # Files, for a pipe ends only when its Prefect server has ended too.
         self.out, self.err = (self.record.with_suffix(end).read_text() for end in (".out", ".err"))
         if not ended:
-            raise StoryError(f"no end after {seconds:.0f} s; last at {self.last()!r}; {self.err[-1500:]}")
+            raise StoryError(f"no end after {seconds:.0f} s; last at {self.last()!r}; {self.err[-12000:]}")
         return self
 
     def died_at(self, at: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from tests.faults.flow import UPGRADE
 from tests.faults.killing import killing
 from tests.faults.results import Case, Outcome
+from tests.flows.world import MANAGER
 
 
 def boundary(task: str, kind: str, what: str = "") -> dict[str, str]:
@@ -15,7 +16,7 @@ def boundary(task: str, kind: str, what: str = "") -> dict[str, str]:
 @pytest.mark.parametrize(
     "line",
     [
-        pytest.param(boundary("run", "migrating"), id="while it migrates"),
+        pytest.param(boundary(f"ready: manager {MANAGER}", "migrating"), id="while it migrates"),
         pytest.param(
             boundary("set image: worker test/worker", "answered", "PATCH deployments/test/worker"), id="after a worker"
         ),
