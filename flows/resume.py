@@ -8,6 +8,7 @@ from pydantic import Field
 
 from blocks.installation import installation as settings_of
 from flows.rollback import rollback
+from flows.undo import undo
 from flows.upgrade import MANAGER_TIMEOUT, TIMEOUT, Wish, carry_out
 from tasks.cluster.session import session
 from tasks.domain.errors import before_any_change
@@ -43,6 +44,15 @@ def resume(
     # Without the lock: what is found here is only what to ask for.
     with session(installation), before_any_change():
         journal = find_run(installation, run)
+    if journal.kind == "rollback" and not journal.of:
+        return undo(
+            str(journal.options["undo"]),
+            journal.to.text,
+            installation,
+            way=way,
+            timeout=timeout or TIMEOUT,
+            run=journal.id,
+        )
     if journal.kind == "rollback":
         # The backup was named when it began.
         return rollback(

@@ -24,7 +24,6 @@ from tasks.database.rollback_steps import (
     keep_safety,
     manager_followed,
     plan_way_back,
-    present_safety,
     put_back_before,
     see_manager,
     show_difference,
@@ -125,7 +124,7 @@ class ReturnCourse:
     def _safety(self, way: WayBack) -> str:
         """The path of the backup of what is there now, proved."""
         step, value, name = self.passage.submit, self.passage.value, self.installation
-        kept = present_safety(way, self.order) or usable_safety(name, way, self.order)
+        kept = usable_safety(name, way, self.order)
         version = str(way.plan.plan.current or way.upgrade.to)
         archive = str(kept) if kept else value(step(back_up, name, way.upgrade.manager, self.order, version))
         made = value(step(prove_backup, archive))

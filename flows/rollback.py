@@ -57,14 +57,16 @@ def rollback(
         stack.enter_context(session(installation))
         stack.enter_context(images_open(installation, by_way(settings.images, way)))
         record = stack.enter_context(recorded(installation, run=str(flow_run.id or "")))
-        passage = stack.enter_context(Passage("rollback", NOTHING_CHANGED, told=lambda error: _told(record, error)))
+        passage = stack.enter_context(
+            Passage("rollback", NOTHING_CHANGED, told=lambda error: told_in_rollback(record, error))
+        )
         course = ReturnCourse(
             installation, passage, record, order, run, backup, tuple(without), stop_all, manager_timeout, timeout
         )
         return course.go()
 
 
-def _told(record: RunRecord, error: UpgradeError) -> UpgradeError:
+def told_in_rollback(record: RunRecord, error: UpgradeError) -> UpgradeError:
     """The error with what is safe now and with the ways on, as the journal has them."""
     again = "" if record.journal is not None and record.journal.changed and error.next == AGAIN else error.next
     safe = safe_in_rollback(record.journal, error.safe)

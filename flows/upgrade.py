@@ -16,6 +16,7 @@ from pydantic import Field
 
 from blocks.image_settings import by_way
 from blocks.installation import installation as settings_of
+from flows.automatic_return import go_back_after
 from flows.bringing import bring, prove
 from flows.course import Course, Rolled, course_of
 from flows.ending import Ending, safe_before
@@ -24,7 +25,7 @@ from tasks.cluster.steps import make_plan, take_inventory
 from tasks.database.order import BackupOrder
 from tasks.database.steps import back_up, check_place, prove_backup, reach_database, retire_backups
 from tasks.domain.component import Component
-from tasks.domain.errors import UpgradeError
+from tasks.domain.errors import HopelessError, UpgradeError
 from tasks.domain.inventory import Inventory
 from tasks.domain.journal import Journal
 from tasks.domain.order import lanes
@@ -116,7 +117,7 @@ def upgrade(
         backup_dir: The folder for the backup on the worker's machine; the installation's own, or ./backups, if empty.
         manager_timeout: Seconds that the manager may take to migrate and become Ready.
         timeout: Seconds that any other component may take to become Ready.
-        on_failure: What follows when the manager failed for good before it ever served; stop leaves it to a person.
+        on_failure: What follows when the manager failed for good before it ever served; stop leaves it to a person, rollback goes back. A deadline that ends is never followed by a rollback.
     """
     settings = settings_of(installation)
     request = PlanRequest(
@@ -128,7 +129,15 @@ def upgrade(
         prefix=settings.images.wanted_prefix,
         repositories=repositories,
     )
-    return carry_out(installation, Wish(request, way, backup_dir, manager_timeout, timeout, on_failure))
+    wish = Wish(request, way, backup_dir, manager_timeout, timeout, on_failure)
+    try:
+        return carry_out(installation, wish)
+    except HopelessError as error:
+        if on_failure == "stop":
+            raise
+        raise go_back_after(
+            installation, error, way=way, backup_dir=backup_dir, manager_timeout=manager_timeout, timeout=timeout
+        ) from None
 
 
 def carry_out(installation: str, wish: Wish, run: str = "") -> dict[str, Any]:

@@ -104,6 +104,7 @@ def upgrade(
     allow_ephemeral: db.AllowEphemeral = None,
     manager_timeout: opt.ManagerTimeout = None,
     timeout: opt.Timeout = None,
+    on_failure: opt.OnFailureChoice = opt.OnFailure.STOP,
     yes: opt.Yes = False,
     dry_run: opt.DryRun = False,
     output: opt.Output = opt.Format.TEXT,
@@ -119,7 +120,7 @@ def upgrade(
     if dry_run:
         look.plan(settings, wish, output)
         return
-    upgrading.upgrade(settings, wish, output, ask=not yes)
+    upgrading.upgrade(settings, wish, output, ask=not yes, on_failure=on_failure)
 
 
 @app.command()
@@ -163,6 +164,7 @@ for _command in (
     database_commands.verify,
     database_commands.restore,
     rollback_commands.rollback,
+    rollback_commands.undo,
 ):
     app.command()(_command)
 app.add_typer(images_commands.app)

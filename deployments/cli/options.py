@@ -16,6 +16,13 @@ from tasks.domain.plan import PlanRequest
 from tasks.domain.version import Version
 
 
+class OnFailure(StrEnum):
+    """What follows a manager that failed for good before it ever served."""
+
+    STOP = "stop"
+    ROLLBACK = "rollback"
+
+
 class Format(StrEnum):
     """How results are written."""
 
@@ -106,6 +113,14 @@ Timeout = Annotated[
         min=1,
         metavar="SECONDS",
         help="How long any other component may take (600).",
+    ),
+]
+OnFailureChoice = Annotated[
+    OnFailure,
+    typer.Option(
+        "--on-failure",
+        envvar=_env("ON_FAILURE"),
+        help="Where the manager fails for good before it ever served: stop, or rollback. Never for a deadline; a person is asked.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", envvar=_env("YES"), help="Do not ask before the first change.")]

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from blocks.settings import InstallationSettings
-from deployments.cli import rolling_back
+from deployments.cli import rolling_back, undoing
 from deployments.cli.interruption import Interruption
 from deployments.cli.look import require_allowed
 from deployments.cli.options import Format
@@ -28,6 +28,9 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
             journal = _journal(connections, inventory, run)
         screen = console(stderr=output is Format.JSON)
         screen.print(_so_far(journal), markup=False)
+        if journal.kind == "rollback" and not journal.of:
+            undoing.go_on(settings, journal, output, server, ask=ask and sys.stdin.isatty())
+            return
         if journal.kind == "rollback":
             rolling_back.go_on(settings, journal, output, server, ask=ask and sys.stdin.isatty())
             return

@@ -35,6 +35,12 @@ Without = Annotated[
 ]
 
 
+Deployment = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="NAMESPACE/NAME, as `status` shows it.")]
+UndoTo = Annotated[
+    str, typer.Option("--to", metavar="VERSION", help="The version to go back to: the one that the manager answers.")
+]
+
+
 @img.takes_images(img.Going, img.Taking, img.Bundled, img.Signed, img.Registry, img.Reaching)
 def rollback(
     *,
@@ -69,3 +75,29 @@ def rollback(
     settings = db.with_backup(settings, engine, ssh, ephemeral_allowed=allow_ephemeral)
     wish = rolling_back.RollbackWish(run=run, backup=backup, stop_all=stop_all, without=tuple(without or ()))
     rolling_back.rollback(settings, wish, output, ask=not yes, dry_run=dry_run)
+
+
+@img.takes_images(img.Going, img.Taking, img.Bundled, img.Signed, img.Registry, img.Reaching)
+def undo(
+    *,
+    deployment: Deployment,
+    to: UndoTo,
+    config: opt.Config = None,
+    kubeconfig: opt.Kubeconfig = "",
+    context: opt.Context = "",
+    namespace: opt.Namespace = None,
+    image_prefix: opt.ImagePrefix = "",
+    repository: opt.Repository = None,
+    timeout: opt.Timeout = None,
+    yes: opt.Yes = False,
+    dry_run: opt.DryRun = False,
+    output: opt.Output = opt.Format.TEXT,
+    images: img.Choices,
+) -> None:
+    """Put one failed component back alone, where its database accepts that version; else it is refused with the reason."""
+    from deployments.cli import undoing
+
+    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix)
+    settings = opt.with_timeouts(img.with_images(settings, images), None, timeout)
+    wish = opt.wish(settings, to, "", None, None, repository)
+    undoing.undo(settings, deployment, wish, output, ask=not yes, dry_run=dry_run)

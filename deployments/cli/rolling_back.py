@@ -21,7 +21,7 @@ from deployments.cli.return_view import Shown, look, shown_value, shown_view
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table
 from deployments.embedded import EmbeddedServer
-from tasks.domain.errors import NOTHING_CHANGED, UpgradeError, UsageError, before_any_change
+from tasks.domain.errors import NOTHING_CHANGED, HopelessError, UpgradeError, UsageError, before_any_change
 from tasks.domain.journal import Journal
 
 PATIENCE = 10.0
@@ -65,6 +65,29 @@ def go_on(
     _carry_out(settings, wish, shown, output, server)
 
 
+def offered(
+    settings: InstallationSettings, error: HopelessError, output: Format, server: EmbeddedServer | None
+) -> UpgradeError:
+    """Ask a person whether the upgrade whose manager failed is rolled back at once; the error to end with."""
+    print(f"Error: {error}\n", file=sys.stderr)
+    wish = RollbackWish()
+    shown = _shown(settings, wish, output, whole=False)
+    try:
+        _confirm(shown)
+    except UpgradeError:
+        return error
+    made = shown.way.upgrade.backup
+    backup = made.sha256 if made and shown.puts_back else ""
+    result = _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
+    safe = f"It was rolled back: every component is at {result['to']} and answers. The database: {result['database']}."
+    return HopelessError(
+        error.happened,
+        observed="Told above.",
+        safe=safe,
+        next=f"apinizer-upgrade runs show {result['undone']}   tells what failed",
+    )
+
+
 def _shown(settings: InstallationSettings, wish: RollbackWish, output: Format, *, whole: bool) -> Shown:
     """What was found, on the screen; raise what stands against it."""
     screen = console(stderr=output is Format.JSON)
@@ -79,7 +102,8 @@ def _shown(settings: InstallationSettings, wish: RollbackWish, output: Format, *
 
 def _carry_out(
     settings: InstallationSettings, wish: RollbackWish, shown: Shown, output: Format, server: EmbeddedServer | None
-) -> None:
+) -> dict[str, Any]:
+    """The flow, shown as it goes; what it did, printed too."""
     screen = console(stderr=output is Format.JSON)
     with screen.status("Starting the run: its Prefect server, its flow"):
         prepare(server, _load)
@@ -100,6 +124,7 @@ def _carry_out(
             f"As it was before it: {result['safety_backup'] or 'no backup was needed'}.",
             "apinizer-upgrade status shows the installation.",
         ) from None
+    return result
 
 
 def _answered(shown: Shown, *, ask: bool, person: bool) -> str:

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from blocks.settings import InstallationSettings
+from deployments.cli import rolling_back
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.look import require_allowed
-from deployments.cli.options import Format
+from deployments.cli.options import Format, OnFailure
 from deployments.cli.outcome import unwritten
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
 from tasks.cluster.planning import Connections, prove_there, read_plan
-from tasks.domain.errors import UpgradeError, before_any_change
+from tasks.domain.errors import HopelessError, UpgradeError, before_any_change
 from tasks.domain.journal import require_none_unfinished
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.record.journal_store import journal_store_for
@@ -24,8 +25,15 @@ PATIENCE = 10.0
 COMPLETE = "The upgrade is complete: apinizer-upgrade status shows it."
 
 
-def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format, *, ask: bool) -> None:
-    """Read, plan, ask, run; raise what stops it."""
+def upgrade(
+    settings: InstallationSettings,
+    request: PlanRequest,
+    output: Format,
+    *,
+    ask: bool,
+    on_failure: OnFailure = OnFailure.STOP,
+) -> None:
+    """Read, plan, ask, run; raise what stops it.  `on_failure` of the manager, where nobody is there to be asked."""
     with Interruption(), run_server() as server:
         with before_any_change():
             connections = Connections.open(settings, patience=PATIENCE)
@@ -46,11 +54,21 @@ def upgrade(settings: InstallationSettings, request: PlanRequest, output: Format
             else:
                 screen.print(f"Every pod answers {plan.to}.")
             return
-        if ask and sys.stdin.isatty():
+        person = ask and sys.stdin.isatty()
+        if person:
             _confirm(plan)
         with screen.status("Starting the run: its Prefect server, its flow"):
             prepare(server, _load)
-        report = run_shown(screen, rows_of(plan), settings, lambda: _run(settings, request), complete=COMPLETE)
+        # Where a person attends, the person is asked when it has failed.
+        alone = OnFailure.STOP if person else on_failure
+        try:
+            report = run_shown(
+                screen, rows_of(plan), settings, lambda: _run(settings, request, alone), complete=COMPLETE
+            )
+        except HopelessError as error:
+            if on_failure is OnFailure.STOP or not person:
+                raise
+            raise rolling_back.offered(settings, error, output, server) from None
         with written(report):
             print_report(report, output)
 
@@ -75,7 +93,7 @@ def rows_of(plan: Plan) -> list[Row]:
     return [*map(Row, first), *(Row(str(step.key), step.component.value) for step in plan.steps)]
 
 
-def _run(settings: InstallationSettings, request: PlanRequest) -> dict[str, Any]:
+def _run(settings: InstallationSettings, request: PlanRequest, on_failure: OnFailure) -> dict[str, Any]:
     from flows.upgrade import Order, upgrade
 
     return upgrade(
@@ -87,6 +105,7 @@ def _run(settings: InstallationSettings, request: PlanRequest) -> dict[str, Any]
         repositories=dict(request.repositories),
         manager_timeout=settings.upgrade.manager_timeout,
         timeout=settings.upgrade.timeout,
+        on_failure=on_failure.value,
     )
 
 

@@ -13,7 +13,7 @@ from tasks.cluster.answers import JsonObject, clean
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.pod_state import PULLS, PodLine, Trouble
 from tasks.cluster.verdict import State, Verdict
-from tasks.domain.errors import DriftError, RolloutError, UpgradeError
+from tasks.domain.errors import DriftError, HopelessError, RolloutError, UpgradeError
 from tasks.domain.step import RolloutStep
 
 LOG_LINES = 15
@@ -32,10 +32,13 @@ class Symptoms:
     log_of: str = ""
 
 
-def diagnose(step: RolloutStep, verdict: Verdict, symptoms: Symptoms, waited: float) -> UpgradeError:
+def diagnose(
+    step: RolloutStep, verdict: Verdict, symptoms: Symptoms, waited: float, *, served: bool = False
+) -> UpgradeError:
     """The error of a rollout that ended: hopeless, drifted, or (progressing still) slow after `waited` seconds.
 
-    `RolloutError`, or `DriftError` where somebody else changed the Deployment.
+    `RolloutError`, or `DriftError` where somebody else changed the Deployment.  `served` says that a new pod was Ready at
+    any time.  `HopelessError` only where pods failed by themselves before that: a deadline, a pause, a full quota do not.
     """
     what = f"{step.component.value} {step.key}"
     observed = "\n".join(_observed(verdict, symptoms, waited))
@@ -52,7 +55,9 @@ def diagnose(step: RolloutStep, verdict: Verdict, symptoms: Symptoms, waited: fl
     else:
         why = _headline(verdict) if verdict.trouble else verdict.message
         happened = f"{what} did not become Ready within {waited:.0f} s: {why}."
-    return RolloutError(happened, observed=observed, safe=_safe(step, verdict), next=_next(step, verdict, symptoms))
+    of_pods = verdict.trouble is not None and verdict.reason != "ProgressDeadlineExceeded"
+    kind = HopelessError if verdict.state is State.HOPELESS and of_pods and not served else RolloutError
+    return kind(happened, observed=observed, safe=_safe(step, verdict), next=_next(step, verdict, symptoms))
 
 
 def _headline(verdict: Verdict) -> str:

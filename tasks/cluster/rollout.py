@@ -99,6 +99,7 @@ class _Wait:
     fresh: bool = True
     memory: dict[str, float] = field(default_factory=dict)
     told: str = ""
+    served: bool = False
 
     def run(self, progress: Callable[[RolloutProgress], None], stop: Callable[[], bool]) -> RolloutEvidence:
         end = self.begin + self.deadline_seconds
@@ -138,7 +139,9 @@ class _Wait:
             self.fresh = True
             self.wanted = replace(self.wanted, stale=stale_evidence(view))
         self.memory = remember(self.memory, view, now)
-        return judge(view, self.wanted, now, self.memory)
+        verdict = judge(view, self.wanted, now, self.memory)
+        self.served = self.served or verdict.counts.ready > 0
+        return verdict
 
     def _confirm_end(self) -> None:
         """Look again with fresh reads; raises the diagnosis where it stands, returns where it does not."""
@@ -159,7 +162,7 @@ class _Wait:
         verdict = self._judge(select(deployment, sets, pods))
         if verdict.state in (State.HOPELESS, State.DRIFTED):
             symptoms = read_symptoms(self.api, namespace, verdict)
-            raise diagnose(self.step, verdict, symptoms, self.clock() - self.begin)
+            raise diagnose(self.step, verdict, symptoms, self.clock() - self.begin, served=self.served)
 
     def _tell(self, verdict: Verdict, progress: Callable[[RolloutProgress], None]) -> None:
         if verdict.state is State.DRIFTED:

@@ -35,6 +35,7 @@ from tasks.domain.inventory import Facts
 from tasks.domain.journal import BackupMade, Ended, Entry, Journal, Try
 from tasks.domain.plan_text import table
 from tasks.domain.report import Report
+from tasks.domain.rollback_text import rollback_markdown
 from tasks.record import stopping
 from tasks.record.artifacts import flush, keep_page, keep_table
 from tasks.record.feed import State
@@ -63,17 +64,10 @@ def find_way_back(installation: str, run: str, order: BackupOrder, without: tupl
         way = look_for_way_back(connected(installation), record.journals, run, order.directory, without)
     for finding in way.warnings:
         get_run_logger().info("%s: %s", finding.severity.value, finding.what)
-    keep_page("plan", plan_markdown_of(way), f"Rollback to {way.plan.to}")
+    keep_page("plan", rollback_markdown(way.plan, way.upgrade), f"Rollback to {way.plan.to}")
     what = "goes on with the rollback of" if way.under_way else "undoes"
     tell("way back", State.DONE, f"{what} {way.upgrade.id}: from {way.upgrade.to} to {way.plan.to}")
     return way
-
-
-def plan_markdown_of(way: WayBack) -> str:
-    """The way back as a page."""
-    steps = ((step.component, step.key, "<br>".join(step.images) or "as it is") for step in way.plan.plan.steps)
-    head = f"# Roll back {way.upgrade.id}: {way.upgrade.to} to {way.plan.to}"
-    return "\n\n".join([head, table(("Component", "Deployment", "Old image"), steps)])
 
 
 @task(name="new manager", task_run_name="new manager", **LOOKS)
@@ -319,17 +313,11 @@ def request_of(way: WayBack) -> RestoreRequest:
     return RestoreRequest(database=way.database, source_database=_backup(way).database, exact=True)
 
 
-def present_safety(way: WayBack, order: BackupOrder) -> Path | None:
-    """The safety backup of the rollback that goes on, once its restore has begun: what is there now is neither state.
-
-    Raise `BlockedError` where it is not on this machine.
-    """
-    made = way.under_way.safety if way.under_way else None
-    return find_archive(made, Path(order.directory)) if made and way.restoring else None
-
-
 def usable_safety(installation: str, way: WayBack, order: BackupOrder) -> Path | None:
-    """The safety backup of a try that died before its restore, if the manager was not touched since it was stopped."""
+    """The safety backup of a former try, if it is on this machine and the manager was not touched since it was stopped.
+
+    Else one more is made: what a restore drops has to be in a backup as it is now.  The first one stays the journal's.
+    """
     former = way.under_way
     stopped = former.of_manager("scale") if former else None
     if former is None or former.safety is None or stopped is None or "generation" not in stopped.evidence:

@@ -106,6 +106,10 @@ class RolloutError(UpgradeError):
     """A component will not become Ready, or did not before its deadline."""
 
 
+class HopelessError(RolloutError):
+    """A component's pods failed for good before one of them ever served; no deadline is meant."""
+
+
 class StoppedError(UpgradeError):
     """The run was told to stop, and did at a safe boundary."""
 

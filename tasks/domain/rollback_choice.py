@@ -36,7 +36,7 @@ def _newest(journals: Sequence[Journal]) -> Journal:
     known = sorted(journals, key=lambda j: j.begun, reverse=True)
     upgrades = [j for j in known if j.kind == "upgrade"]
     first = (
-        [j for j in known if j.kind == "rollback" and j.unfinished],
+        [j for j in known if j.kind == "rollback" and j.of and j.unfinished],
         [j for j in upgrades if j.unfinished],
         [j for j in upgrades if j.changed],
         upgrades,
@@ -53,6 +53,14 @@ def _newest(journals: Sequence[Journal]) -> Journal:
 
 
 def _undone(journals: Sequence[Journal], rollback: Journal) -> Journal:
+    if not rollback.of:
+        raise BlockedError(
+            f"{rollback.id} put one component back alone, so it is no rollback of an upgrade.",
+            observed=f"It {'is unfinished' if rollback.unfinished else 'has ended'}.",
+            next=f"apinizer-upgrade resume {rollback.id}   goes on with it"
+            if rollback.unfinished
+            else "apinizer-upgrade runs   lists the upgrades",
+        )
     found = next((j for j in journals if j.id == rollback.of), None)
     if found is None:
         raise BlockedError(

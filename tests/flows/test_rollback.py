@@ -229,7 +229,8 @@ def test_nothing_to_go_back_from(run: Run, back: Callable[..., dict[str, Any]], 
 
 PLACES = [
     pytest.param(MANAGER, "scaled to 0", id="stopped"),
-    pytest.param("proof", "every checksum right", id="before the safety backup"),
+    pytest.param("proof", "every checksum right", id="nothing begun"),
+    pytest.param("backup", "into", id="in the middle of the safety backup"),
     pytest.param("restore", "from", id="restore begun"),
     pytest.param("restore", "putting in place", id="in the middle of the restore"),
     pytest.param("restore", "every collection checked", id="restored"),
@@ -257,12 +258,16 @@ def test_interrupted_it_tells_where_and_goes_on(
     act = Once(subject, text, stopping.ask)
     with listening(act), listening(lambda event: seen.append(f"{event.subject}: {event.text}")):
         stopped = ending_of(back)
-    if stopped is not None:
+    assert act.acted, seen
+    if ended(failed)[-1][0] == "upgrade":
+        assert stopped is not None
+        assert stopped.safe == "Nothing was changed."
+    elif stopped is not None:
         assert "Nothing was changed" not in stopped.safe
         assert f"apinizer-upgrade resume {journals(failed)[-1]['id']}" in stopped.next
         assert ended(failed)[-1] == ("rollback", None)
-    assert act.acted, seen
-    back()
+    if stopped is not None:
+        back()
     assert failed.at(OLD) == ALL
     assert failed.settled()
     with opened(failed.sandbox.mongo_uri) as database:
@@ -271,14 +276,63 @@ def test_interrupted_it_tells_where_and_goes_on(
     assert needed(backups) == {}
 
 
-def test_a_manager_that_somebody_starts_meanwhile(failed: World, back: Callable[..., dict[str, Any]]) -> None:
+def test_a_manager_that_somebody_starts_meanwhile(
+    failed: World, back: Callable[..., dict[str, Any]], backups: Path
+) -> None:
     start = Once("restore", "from", lambda: failed.change(failed.path(MANAGER), {"spec": {"replicas": 1}}))
     with listening(start), pytest.raises(DriftError) as raised:
         back()
     assert start.acted
     assert "apinizer-upgrade resume" in four_parts(raised.value)
     assert ended(failed)[-1] == ("rollback", None)
-    back()
+    back()  # with a safety backup of its own: the manager has written since the first one
+    assert len(archives(backups)) == 3
     assert failed.at(OLD) == ALL
     with opened(failed.sandbox.mongo_uri) as database:
         assert not [name for name in database.list_collection_names() if "introduced" in name]
+
+
+def test_a_worker_alone_goes_only_where_the_database_is(run: Run, world: World, sandbox: Sandbox) -> None:
+    from flows.undo import undo
+
+    assert run(NEW, order=TOGETHER)["complete"]
+    world.set_image("test/worker", f"apinizercloud/worker:{NEXT}")  # it needs a database that is not there yet
+    before = world.written()
+    for to, part in ((OLD, f"the database is at {NEW}"), (NEXT, "has to be the first")):
+        with pytest.raises(BlockedError) as raised:
+            undo("test/worker", to, "tested")
+        assert part in four_parts(raised.value)
+    with pytest.raises(BlockedError, match="cannot go back alone"):
+        undo(MANAGER, OLD, "tested")
+    assert {k: v for k, v in world.written().items() if k != "test/worker"} == {
+        k: v for k, v in before.items() if k != "test/worker"
+    }
+    result = undo("test/worker", NEW, "tested")
+    assert result["images"] == [f"apinizercloud/worker:{NEW}"]
+    assert set(result["answered"]) == {NEW}
+    assert world.at(NEW) == ALL
+    assert ended(world) == [("upgrade", "complete"), ("rollback", "complete")]
+
+
+def test_told_to_an_upgrade_goes_back_by_itself_only_from_a_manager_that_failed_for_good(
+    run: Run, world: World, sandbox: Sandbox
+) -> None:
+    images, before = world.images(), snapshot(sandbox.mongo_uri)
+    sandbox.faults(hanging=[f"manager:{NEW}"])
+    with pytest.raises(RolloutError, match="did not become Ready within") as slow:
+        run(NEW, on_failure="rollback", manager_timeout=3)
+    assert "apinizer-upgrade rollback" in slow.value.next  # a deadline is a person's to decide about
+    assert ended(world) == [("upgrade", None)]
+    assert world.at(NEW) == {MANAGER}
+    from flows.rollback import rollback
+
+    sandbox.faults(hanging=[])
+    rollback(run=journals(world)[0]["id"], installation="tested", backup=named(world))
+    assert world.images() == images
+    with pytest.raises(RolloutError) as raised:
+        run(BAD, on_failure="rollback")
+    assert "It was rolled back" in four_parts(raised.value)
+    assert "FATAL" in raised.value.observed
+    assert world.images() == images
+    assert snapshot(sandbox.mongo_uri) == before
+    assert ended(world) == [("upgrade", "rolled back"), ("rollback", "complete")] * 2

@@ -6,7 +6,7 @@ from tasks.cluster.diagnosis import Symptoms, diagnose, read_events, read_log
 from tasks.cluster.pod_state import PodLine, Trouble
 from tasks.cluster.verdict import Counts, State, Verdict
 from tasks.domain.component import Component
-from tasks.domain.errors import DriftError, RolloutError
+from tasks.domain.errors import DriftError, HopelessError, RolloutError
 
 
 def trouble(reason: str, weight: str = "now", **more) -> Trouble:
@@ -118,3 +118,21 @@ def test_events_are_warnings_in_order(server, api) -> None:
         }  # fmt: skip
     assert read_events(api, "prod", "p") == ("R2: m", "R0: m")
     assert server.requests[0][2]["fieldSelector"] == "involvedObject.name=p"
+
+
+def test_only_pods_that_failed_by_themselves_before_they_served_are_called_hopeless(step) -> None:
+    """What an upgrade may be rolled back for without being asked: never for a deadline, a pause, a quota."""
+    crash = hopeless(trouble("CrashLoopBackOff", "crash", exit_code=1))
+    symptoms = Symptoms((), (), "")
+    assert isinstance(diagnose(step, crash, symptoms, 1.0), HopelessError)
+    late = hopeless(trouble("Unhealthy"), message="no progress")
+    others = [
+        (crash, True),
+        (hopeless(reason="Paused"), False),
+        (hopeless(reason="FailedCreate", message="exceeded quota"), False),
+        (Verdict(State.HOPELESS, "ProgressDeadlineExceeded", "late", Counts(1, 1, 0, 0, 0), (), late.trouble), False),
+        (Verdict(State.PROGRESSING, "Starting", "0 of 1", Counts(1, 1, 0, 0, 0), (), crash.trouble), False),
+    ]
+    for verdict, served in others:
+        found = diagnose(step, verdict, symptoms, 1.0, served=served)
+        assert type(found) is RolloutError

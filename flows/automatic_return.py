@@ -1,0 +1,59 @@
+"""What `on_failure: rollback` does when the manager failed for good before it ever served."""
+
+from typing import Any
+
+from flows.rollback import rollback
+from tasks.cluster.session import session
+from tasks.domain.automatic_return import may_go_back
+from tasks.domain.errors import HopelessError, UpgradeError
+from tasks.domain.way import Way
+from tasks.record.journal_store import journal_store_for
+
+
+def go_back_after(
+    installation: str,
+    error: HopelessError,
+    *,
+    way: Way | None = None,
+    backup_dir: str = "",
+    manager_timeout: int,
+    timeout: int,
+) -> UpgradeError:
+    """Roll the upgrade back that ended with `error`; the error that tells of both.  The upgrade has failed all the same."""
+    with session(installation) as opened:
+        journals = journal_store_for(opened.connections, opened.connections.inventory()).all()
+    chosen = may_go_back(error, journals)
+    if chosen is None:
+        return error
+    journal, made = chosen
+    try:
+        done = rollback(
+            run=journal.id,
+            installation=installation,
+            backup=made.sha256,
+            way=way,
+            backup_dir=backup_dir,
+            manager_timeout=manager_timeout,
+            timeout=timeout,
+        )
+    except UpgradeError as stopped:
+        return type(stopped)(
+            f"{error.happened} The rollback that followed stopped: {stopped.happened}",
+            observed=f"{error.observed}\nThe rollback: {stopped.observed}",
+            safe=stopped.safe,
+            next=stopped.next,
+        )
+    return HopelessError(error.happened, observed=error.observed, safe=_safe(done), next=_next(error, done))
+
+
+def _safe(done: dict[str, Any]) -> str:
+    lines = [f"It was rolled back: every component is at {done['to']} and answers. The database: {done['database']}."]
+    if done["safety_backup"]:
+        lines.append(f"As the failed manager left it: {done['safety_backup']}, read back whole.")
+    return "\n".join(lines)
+
+
+def _next(error: HopelessError, done: dict[str, Any]) -> str:
+    """The advice on the cause; the ways on of the run itself are over."""
+    advice = [line for line in error.next.splitlines() if not line.startswith("apinizer-upgrade ")]
+    return "\n".join([*advice, f"apinizer-upgrade runs show {done['run']}   tells what the rollback did"])

@@ -1,0 +1,23 @@
+"""When an upgrade that failed may go back by itself: only from a manager that failed for good before it ever served.  Pure."""
+
+from collections.abc import Sequence
+
+from tasks.domain.errors import HopelessError, UpgradeError
+from tasks.domain.journal import BackupMade, Journal, newest_first
+
+
+def may_go_back(error: UpgradeError, journals: Sequence[Journal]) -> tuple[Journal, BackupMade] | None:
+    """The upgrade to undo and its backup, or None where a person has to decide.
+
+    A deadline that ended is no such failure: a slow migration may still be at work.  Nor is one of any other component:
+    the manager serves then, and what was written through it would be lost.
+    """
+    if not isinstance(error, HopelessError):
+        return None
+    journal = next((j for j in newest_first(journals) if j.unfinished), None)
+    if journal is None or journal.kind != "upgrade" or journal.backup is None:
+        return None
+    changed = [entry for entry in journal.entries if entry.changes]
+    manager_alone = bool(changed) and all(entry.key == journal.manager for entry in changed)
+    served = any("answered" in entry.evidence for entry in changed)
+    return (journal, journal.backup) if manager_alone and not served else None
