@@ -1,0 +1,117 @@
+"""`rollback` as people run it: one sandbox whose upgrade failed, tests that follow each other."""
+
+import os
+import pty
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.sandbox.launch import Sandbox
+from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts
+from tests.cli.database import Snapshot, snapshot
+from tests.cli.test_backup import Person
+from tests.flows.world import ALL, MANAGER, OLD, clean_environment, journals
+
+BAD = "2025.08.0"
+
+
+class Hurried(Person):
+    """A person at three in the morning: the manager of the new version crashed in the middle of its migration."""
+
+    then: Snapshot
+
+    @property
+    def sha256(self) -> str:
+        return str(next(j for j in journals(self.world) if j["kind"] == "upgrade")["backup"]["sha256"])
+
+
+@pytest.fixture(scope="module")
+def hurried(tmp_path_factory: pytest.TempPathFactory, prefect_env: dict[str, str]) -> Iterator[Hurried]:
+    with Sandbox(version=OLD, speed=SPEED) as sandbox:
+        made = Hurried(sandbox, tmp_path_factory.mktemp("hurried"), prefect_env)
+        made.then = snapshot(sandbox.mongo_uri)
+        yield made
+
+
+def test_nothing_to_go_back_from(hurried: Hurried) -> None:
+    ran = hurried.run("rollback", "--dry-run")
+    assert ran.code == 2, ran
+    four_parts(ran.err)
+    assert "no upgrade to go back from" in ran.err
+
+
+def test_a_failed_upgrade_names_the_way_back(hurried: Hurried) -> None:
+    ran = hurried.run("upgrade", "--to", BAD, "--yes")
+    assert ran.code == 1, ran
+    four_parts(ran.err)
+    assert "apinizer-upgrade rollback" in ran.err
+
+
+def test_it_shows_what_would_be_lost_and_changes_nothing(hurried: Hurried) -> None:
+    before = hurried.world.written()
+    text = hurried.run("rollback", "--dry-run")
+    assert text.code == 0, text
+    for part in ("stop the manager", "put the database back", "introduced_2025_08_0", f"manager:{OLD}", "What is lost"):
+        assert part in text.out
+    found = hurried.run("rollback", "--dry-run", "-o", "json").document
+    assert found["puts_database_back"]
+    assert found["to"] == OLD
+    assert found["backup"]["sha256"] == hurried.sha256
+    assert "introduced_2025_08_0" in {c["name"] for c in found["lost"]["collections"]}
+    assert {a["verb"] for a in found["restore"]["actions"]} == {"replace", "drop"}
+    assert hurried.world.written() == before
+    assert [j["kind"] for j in journals(hurried.world)] == ["upgrade"]
+
+
+def test_without_a_terminal_the_backup_has_to_be_named(hurried: Hurried) -> None:
+    before = hurried.world.written()
+    for more, part in (((), hurried.sha256[:12]), (("--yes",), "--backup"), (("--backup", "0" * 12), "was named")):
+        ran = hurried.run("rollback", *more)
+        assert ran.code == 2, ran
+        four_parts(ran.err)
+        assert part in ran.err
+    assert hurried.world.written() == before
+
+
+def at_a_terminal(hurried: Hurried, answer: bytes, *arguments: str) -> Ran:
+    near, far = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, "rollback", *arguments],
+        stdin=far, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=hurried.folder,
+        env=clean_environment() | hurried.sandbox.env() | hurried.prefect | {"HOME": str(hurried.folder)},
+    )  # fmt: skip
+    os.write(near, answer)
+    out, err = process.communicate(timeout=180)
+    os.close(near)
+    os.close(far)
+    return Ran(process.returncode, out, err)
+
+
+def test_a_person_is_asked_and_may_say_no(hurried: Hurried) -> None:
+    before = hurried.world.written()
+    ran = at_a_terminal(hurried, b"n\n")
+    assert ran.code == 1, ran
+    assert f"to {OLD}?" in ran.err
+    four_parts(ran.err[ran.err.index("Error: ") :])
+    assert hurried.world.written() == before
+
+
+def test_a_person_says_yes(hurried: Hurried) -> None:
+    ran = at_a_terminal(hurried, b"y\n")
+    assert ran.code == 0, ran
+    assert f"Rolled back to {OLD}." in ran.out
+    safety = Path(ran.out.partition("--include")[0].rpartition("restore ")[2].strip())
+    assert safety.is_file()
+    assert hurried.world.at(OLD) == ALL
+    assert snapshot(hurried.sandbox.mongo_uri) == hurried.then
+    assert not any(secret in ran.out + ran.err for secret in hurried.world.secrets())
+
+
+def test_what_was_rolled_back_is_not_rolled_back_again(hurried: Hurried) -> None:
+    for more in ((), ("--dry-run",)):
+        ran = hurried.run("rollback", "--backup", hurried.sha256, *more)
+        assert ran.code == 3, ran
+        four_parts(ran.err)
+    assert hurried.world.deployments()[MANAGER]["spec"]["replicas"] == 1
