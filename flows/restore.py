@@ -1,9 +1,11 @@
-"""A restore: no manager, the archive proved, what is there now backed up and proved, then put back under guard."""
+"""A restore: no other run, no manager, the archive proved, what is there now backed up and proved, then put back under guard."""
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from blocks.installation import installation as settings_of
 from flows.passage import Passage
@@ -15,6 +17,8 @@ from tasks.database.restore.plan_text import needs_safety
 from tasks.database.restore.steps import BEGUN, managers_watched, plan_restore, require_no_manager, restore_archive
 from tasks.database.steps import back_up, check_place, find_database, prove_backup
 from tasks.domain.errors import NOTHING_CHANGED
+from tasks.record.run_record import recorded
+from tasks.record.run_steps import require_none_before, take_lock
 
 
 @flow(name="restore", flow_run_name="restore {installation}", persist_result=False)
@@ -56,10 +60,14 @@ def restore(
     order = BackupOrder.of(settings, directory=backup_dir, engine=engine, whole_server=False, leave_out=())
     with ExitStack() as stack:
         stack.enter_context(session(installation, clusters=ask_cluster))
+        stack.enter_context(recorded(installation, run=str(flow_run.id or "")))
         stack.enter_context(managers_watched(installation))
         run = stack.enter_context(Passage("restore", NOTHING_CHANGED, {"restore": BEGUN}))
         source = run.value(run.submit(find_database, installation, ""))
         if ask_cluster:
+            # What a half done run would go on with or go back to is not to change under it.
+            run.submit(take_lock, installation, f"restore of {source.name} from {Path(archive).name}")
+            run.submit(require_none_before, installation)
             run.submit(require_no_manager, installation)
         request = RestoreRequest(
             database=source.name,

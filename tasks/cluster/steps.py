@@ -103,6 +103,7 @@ def ask_versions(
     """
     images = expected_digests(step, digests)
     if not step.serves:
+        _note(installation, step, {"pods": step.replicas})
         tell(str(step.key), State.DONE, "Ready; it answers no version of its own", 1.0)
         return ()
     api = connected(installation).apis[step.key.cluster]
@@ -110,12 +111,18 @@ def ask_versions(
         answers = verify(
             api, step.key, step.uid, step.component, Version(wanted), container=step.container, images=images
         )
-    record = record_of(installation)
-    if record is not None and record.journal is not None:
-        record.add_evidence("set-image", step.key, {"pods": len(answers), "answered": wanted if answers else ""})
+    _note(installation, step, {"pods": len(answers), "answered": wanted if answers else ""})
     said = f"{len(answers)} of {len(answers)} pods answer {wanted}" if answers else "no pods, so none has proved it"
     tell(str(step.key), State.DONE, said, 1.0)
     return tuple(answer.version for answer in answers)
+
+
+def _note(installation: str, step: RolloutStep, evidence: Mapping[str, str | int]) -> None:
+    """Write what was seen last into the run's journal; what another try had left open is known by it."""
+    record = record_of(installation)
+    if record is not None and record.journal is not None:
+        record.found_done("set-image", step.key, {})
+        record.add_evidence("set-image", step.key, dict(evidence))
 
 
 def done_share(counts: Counts) -> float:

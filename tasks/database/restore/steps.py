@@ -25,6 +25,7 @@ from tasks.domain.inventory import DeploymentKey
 from tasks.record import stopping
 from tasks.record.artifacts import flush, keep_page
 from tasks.record.feed import State
+from tasks.record.run_record import held_record
 from tasks.record.shares import ShareTold
 from tasks.record.task_rules import LOOKS, PATIENT
 from tasks.record.telling import failure_told, tell
@@ -80,12 +81,15 @@ def require_no_manager(installation: str) -> None:
 
 
 def _ask_for_managers(installation: str) -> None:
-    """Raise `DriftError` where one appeared since the first look."""
+    """Raise `DriftError` where one appeared since the first look, `StoppedError` where the run's lock is not held any more."""
     guard = _guards.get(installation)
     if guard is None or guard.watch is None:
         # The run ended while this thread was still waiting for an answer: nothing may be written any more.
         raise StoppedError("The restore was stopped.", observed="Its run has ended.", safe=BEGUN)
     guard.watch.check()
+    record = held_record(installation)
+    if record.manager is not None:
+        record.require()
 
 
 @task(name="restore plan", task_run_name="restore plan", **PATIENT)
