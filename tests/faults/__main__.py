@@ -20,7 +20,7 @@ from tests.faults.away import away_cases
 from tests.faults.elsewhere import elsewhere_cases
 from tests.faults.flow import ROLLBACK, SERVER, UPGRADE
 from tests.faults.freezing import freezing_cases
-from tests.faults.killing import killing_cases
+from tests.faults.killing import all_back_cases, killing_cases
 from tests.faults.meddling import meddling_cases
 from tests.faults.racing import racing_cases
 from tests.faults.results import Case, Outcome, table
@@ -28,6 +28,7 @@ from tests.faults.results import Case, Outcome, table
 GROUPS: dict[str, Callable[..., list[Case]]] = {
     "upgrade": partial(killing_cases, UPGRADE),
     "rollback": partial(killing_cases, ROLLBACK),
+    "rollback-all": all_back_cases,
     "upgrade-away": partial(away_cases, UPGRADE),
     "rollback-away": partial(away_cases, ROLLBACK),
     "races": racing_cases,

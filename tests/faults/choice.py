@@ -1,5 +1,6 @@
 """At which of the boundaries that an undisturbed run passed it is disturbed.  Pure."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,7 +22,19 @@ def chosen(lines: Sequence[JsonObject], *, every: bool = False) -> list[JsonObje
     being like another.
     """
     steps = list(dict.fromkeys(line["task"] for line in lines))
-    return [line for step in steps for line in _of(step, [one for one in lines if one["task"] == step], every=every)]
+    found = [line for step in steps for line in _of(step, [one for one in lines if one["task"] == step], every=every)]
+    return found if every else _without_same(found, [line for line in lines if line["kind"] != "says"])
+
+
+def _without_same(found: list[JsonObject], lines: list[JsonObject]) -> list[JsonObject]:
+    """Without the beginning of a step right after the end of another: between the two nothing happens."""
+    after = {id(line) for line in found if line["kind"] == "after"}
+    same = {
+        id(line)
+        for before, line in itertools.pairwise(lines)
+        if id(before) in after and line["kind"] == "before" and not line["what"]
+    }
+    return [line for line in found if id(line) not in same]
 
 
 def _of(step: str, lines: list[JsonObject], *, every: bool) -> Iterable[JsonObject]:

@@ -11,7 +11,7 @@ from deployments.sandbox.launch import Sandbox
 from tests.faults import expected
 from tests.faults.results import Outcome
 from tests.faults.story import JsonObject, Story, StoryError, enlarge
-from tests.flows.world import NEW, OLD, archives
+from tests.flows.world import ALL, MANAGER, NEW, OLD, archives
 
 SPEED = 10.0
 MIGRATION_SECONDS = 80.0  # of the cluster: eight seconds here
@@ -19,6 +19,7 @@ MORE_DOCUMENTS = 12_000
 SERVER: dict[str, str] = {}
 """Names one Prefect server for all; empty: each process starts its own, as the command does by itself."""
 RESTORE = "restore apinizerdb"
+CRASHING = "2025.08.0"  # its manager migrates half-way, then crashes
 RENAMED = "2025.11.1"  # the manager and the portal have other names there
 
 
@@ -45,8 +46,8 @@ class Flow:
     kind: str
     version: str
     command: tuple[str, ...]
-    _lines: list[JsonObject] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lines: list[JsonObject] = field(default_factory=list, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def prepare(self, told: Story) -> None:
         """Bring the story to where the run begins."""
@@ -88,14 +89,22 @@ class Flow:
         return str(line["kind"]) == "migrating"
 
 
+@dataclass
 class Return(Flow):
-    """The rollback of a complete upgrade across both renames; the database must be what it was, byte for byte."""
+    """The rollback of the upgrade `to` some version; the database must be what it was, byte for byte.
+
+    `touched` are the Deployments that the upgrade changed, and `ended` its exit code: with 1 where its manager crashes.
+    """
+
+    to: str = CRASHING
+    touched: frozenset[str] = frozenset({MANAGER})
+    ended: int = 1
 
     def prepare(self, told: Story) -> None:
         told.keep("database", told.database())
         told.sandbox.set_speed(30)
-        run = told.run("upgrade", "--to", RENAMED, "--together", "--yes")
-        if run.code != 0:
+        run = told.run("upgrade", "--to", self.to, "--together", "--yes")
+        if run.code != self.ended:
             raise StoryError(f"the upgrade that is to be rolled back ended with {run.code}: {run.err}")
         told.sandbox.set_speed(SPEED)
         told.begin_here()
@@ -107,19 +116,21 @@ class Return(Flow):
     def reached(self, told: Story, backups: int = 1) -> list[str]:
         return [
             *expected.at_the_target(told, self.version),
-            *expected.each_image_once(told, self.version),
+            *expected.each_image_once(told, self.version, self.touched),
             *expected.scaled_down_and_up_once(told),
             *expected.same_database(told),
             *expected.each_collection_placed_once(told),
             *expected.safety_backups(told, 1 + backups),
             *expected.journal_ended(told, "complete", self.kind),
-            *expected.lock_is_free(told),
             *expected.journal_ended(told, "rolled back", "upgrade"),
+            *expected.lock_is_free(told),
         ]
 
 
 UPGRADE = Flow("upgrade", "upgrade", NEW, ("upgrade", "--to", NEW, "--yes"))
 ROLLBACK = Return("rollback", "rollback", OLD, ("rollback", "--yes"))
+WHOLE = Return("rollback of all", "rollback", OLD, ("rollback", "--yes"), to=RENAMED, touched=ALL, ended=0)
+"""Across both renames, after every component was upgraded."""
 
 
 def go_on(told: Story, outcome: Outcome, flow: Flow) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 from tests.faults import expected
 from tests.faults.choice import chosen, moment
-from tests.faults.flow import Flow, effects, go_on, story
+from tests.faults.flow import WHOLE, Flow, effects, go_on, story
 from tests.faults.results import Case, Outcome
 from tests.faults.story import JsonObject, Story
-from tests.flows.world import NEW
+from tests.flows.world import ALL, MANAGER, NEW
+
+OTHERS = tuple(ALL - {MANAGER})
 
 
 def killing_cases(flow: Flow, *, every: bool = False) -> list[Case]:
@@ -16,6 +18,11 @@ def killing_cases(flow: Flow, *, every: bool = False) -> list[Case]:
         Case(f"{flow.name} killed", line["task"], moment(line), "kill -9", killing(flow, line))
         for line in chosen(flow.undisturbed(), every=every)
     ]
+
+
+def all_back_cases(*, every: bool = False) -> list[Case]:
+    """The rollback of all components; but for `every`, only what the rollback of a manager alone does not have."""
+    return [case for case in killing_cases(WHOLE, every=every) if every or case.step.endswith(OTHERS)]
 
 
 def killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
