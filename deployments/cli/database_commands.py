@@ -76,7 +76,7 @@ def verify(
 
 
 def restore(
-    archive: db.Archive,
+    archive: db.ArchiveOrFrom = None,
     config: opt.Config = None,
     kubeconfig: opt.Kubeconfig = "",
     context: opt.Context = "",
@@ -87,6 +87,7 @@ def restore(
     source_database: db.SourceDatabase = "",
     include: db.Include = None,
     exclude: db.Exclude = None,
+    from_: db.From = "",
     rename: db.Rename = None,
     exact: db.Exact = False,
     merge: db.Merge = "",
@@ -109,7 +110,7 @@ def restore(
     settings = db.with_address(settings, uri, uri_file, database)
     settings = db.with_backup(settings, engine, ssh, ephemeral_allowed=allow_ephemeral)
     wish = restoring.RestoreWish(
-        archive=archive,
+        archive=db.named_archive(settings, archive, from_),
         source_database=source_database,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),

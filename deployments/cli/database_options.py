@@ -14,6 +14,7 @@ from blocks.settings import InstallationSettings, installation_of
 from tasks.domain.errors import UsageError
 
 URI_VARIABLE = "APINIZER_UPGRADE_URI"
+SHORTEST = 8  # digits of a SHA-256
 SCRATCH_VARIABLE = "APINIZER_UPGRADE_SCRATCH_URI"
 
 
@@ -136,6 +137,45 @@ ScratchDatabase = Annotated[
     ),
 ]
 Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="The backup's .archive file.")]
+ArchiveOrFrom = Annotated[
+    Path | None, typer.Argument(metavar="ARCHIVE", help="The backup's .archive file; or name it with --from.")
+]
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", metavar="BACKUP", help="The backup by its file's name in the folder, or the beginning of its SHA-256."
+    ),
+]
+
+
+def named_archive(settings: InstallationSettings, archive: Path | None, name: str) -> Path:
+    """The archive that is meant; raise `UsageError` where none is, or both are, or the name is of none or several."""
+    from tasks.database.catalogue import backups
+    from tasks.database.order import FOLDER
+
+    if (archive is None) == (not name):
+        raise UsageError(
+            "Which backup is meant is not clear." if archive else "No backup is named.",
+            observed="ARCHIVE and --from were both given." if archive else "Neither ARCHIVE nor --from was given.",
+            next="Name the .archive file, or say --from with a name that apinizer-upgrade backups shows.",
+        )
+    if archive is not None:
+        return archive
+    if Path(name).is_file():
+        return Path(name)
+    folder = Path(settings.backup_dir or FOLDER)
+    known = backups(folder)
+    short = name.lower() if len(name) >= SHORTEST else "-"
+    found = [b.archive for b in known if name == b.archive.name] or [
+        b.archive for b in known if b.sha256.startswith(short)
+    ]
+    if len(set(found)) == 1:
+        return found[0]
+    raise UsageError(
+        f"{name} means several backups." if found else f"There is no backup {name} in {folder}.",
+        observed=", ".join(b.archive.name for b in known[:5]) or "There is none at all.",
+        next="apinizer-upgrade backups lists them; another folder is named with --backup-dir.",
+    )
 
 
 def with_address(

@@ -12,7 +12,7 @@ from deployments.sandbox.launch import Sandbox
 from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts
 from tests.cli.database import Snapshot, snapshot
 from tests.cli.test_backup import Person
-from tests.flows.world import ALL, MANAGER, OLD, clean_environment, journals
+from tests.flows.world import ALL, MANAGER, OLD, clean_environment, eventually, journals
 
 BAD = "2025.08.0"
 
@@ -115,3 +115,27 @@ def test_what_was_rolled_back_is_not_rolled_back_again(hurried: Hurried) -> None
         assert ran.code == 3, ran
         four_parts(ran.err)
     assert hurried.world.deployments()[MANAGER]["spec"]["replicas"] == 1
+
+
+def test_a_collection_of_the_failed_version_is_brought_back_from_the_safety_backup(hurried: Hurried) -> None:
+    rollback = next(j for j in journals(hurried.world) if j["kind"] == "rollback")
+    safety = rollback["safety"]
+    hurried.world.change(hurried.world.path(MANAGER), {"spec": {"replicas": 0}})
+    assert eventually(lambda: not any(p["metadata"]["namespace"] == "apinizer" for p in hurried.world.pods()))
+    for name in (Path(safety["archive"]).name, safety["sha256"][:12]):
+        ran = hurried.run("restore", "--include", "api_proxy", "--from", name, "--dry-run")
+        assert ran.code == 0, ran
+        assert "documents of the archive have fields that those of now have not: migrated_2025_08_0" in ran.out
+    ran = hurried.run("restore", "--include", "api_proxy", "--from", safety["sha256"][:12], "--yes", "-o", "json")
+    assert ran.code == 0, ran
+    assert ran.document["replaced"] == ["api_proxy"]
+    now = snapshot(hurried.sandbox.mongo_uri)
+    assert now["api_proxy"][3] != hurried.then["api_proxy"][3]
+    assert {k: v for k, v in now.items() if k != "api_proxy"} == {
+        k: v for k, v in hurried.then.items() if k != "api_proxy"
+    }
+    for more, part in ((("--from", "nosuch"), "no backup nosuch"), ((), "No backup is named")):
+        ran = hurried.run("restore", "--include", "api_proxy", *more, "--yes")
+        assert ran.code == 2, ran
+        four_parts(ran.err)
+        assert part in ran.err

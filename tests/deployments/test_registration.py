@@ -24,7 +24,7 @@ from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, clean_env
 BIN = Path(sys.executable).parent
 AUTH = ("ci", "a-password-of-the-test")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-FLOWS = ("upgrade", "resume", "stage", "load", "bundle", "backup", "verify", "restore")
+FLOWS = ("upgrade", "resume", "rollback", "undo", "stage", "load", "bundle", "backup", "verify", "restore")
 DEPLOY = ("deploy", "--installation", "site", "--pool", "gateways")
 
 
@@ -188,6 +188,8 @@ def test_the_form_explains_every_field(site: Site) -> None:
         ("backup", None),
         ("verify", ["archive"]),
         ("restore", ["archive"]),
+        ("rollback", None),
+        ("undo", ["deployment", "to"]),
     ],
 )
 def test_the_forms_of_the_others(site: Site, flow: str, required: list[str] | None) -> None:

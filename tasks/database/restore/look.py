@@ -29,7 +29,7 @@ from tasks.database.restore.plan import (
     Verb,
     make_restore_plan,
 )
-from tasks.database.restore.preview import Merging, would_merge
+from tasks.database.restore.preview import Merging, would_merge, would_replace
 from tasks.database.restore.state import State, read_state, runs_in
 from tasks.database.restore.world import reasons
 from tasks.domain.errors import StoppedError
@@ -82,14 +82,26 @@ def look(
     file's bytes done and in all.  Raises what `prove` does for an archive that is no use.
     """
     found = survey(client, archive, request, safety, progress=progress, stop=stop, now=now)
-    if request.merge is None or found.plan.refused:
+    if found.plan.refused and not found.plan.refused.needs_safety:
+        return found.plan
+    if request.merge is None:
+        # Chosen collections go back among others that stay as they are: whether they fit together is for a person to see.
+        chosen = found.plan.of(Verb.REPLACE) if request.include else ()
+        replacing = [
+            Merging(action.target, found.data(action), found.definitions[action.number])
+            for action in chosen
+            if action.kind == action.kind_now == "collection"
+        ]
+        told = would_replace(client, archive, replacing, stop=stop)
+        return found.plan.model_copy(update={"sentences": (*found.plan.sentences, *told)})
+    if found.plan.refused:
         return found.plan
     merging = [
         Merging(action.target, found.data(action), found.definitions[action.number])
         for action in found.plan.of(Verb.MERGE)
     ]
-    told = would_merge(client, archive, merging, request.merge, stop=stop)
-    return found.plan.model_copy(update={"sentences": (*found.plan.sentences, *told)})
+    merged = would_merge(client, archive, merging, request.merge, stop=stop)
+    return found.plan.model_copy(update={"sentences": (*found.plan.sentences, *merged)})
 
 
 def survey(

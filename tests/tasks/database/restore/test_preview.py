@@ -10,7 +10,7 @@ from tasks.database.archive.format import Namespace
 from tasks.database.archive.inlet import Inlet
 from tasks.database.archive.metadata import CollectionMetadata
 from tasks.database.merge_rule import MergeRule
-from tasks.database.restore.preview import Merging, would_merge
+from tasks.database.restore.preview import Merging, would_merge, would_replace
 from tasks.domain.errors import StoppedError
 
 Client = MongoClient[dict[str, Any]]
@@ -61,3 +61,17 @@ def test_it_can_be_stopped(interleaved: Path, client: Client) -> None:
     with pytest.raises(StoppedError):
         list(would_merge(client, interleaved, merging("a", "b", "c"), MergeRule(kind="ours"), stop=stop))
     assert asked == [4]
+
+
+def test_what_is_replaced_alone_is_shown_where_its_structure_differs(interleaved: Path, client: Client) -> None:
+    """Collections of another version among those of this one."""
+    client["w"]["a"].update_one({"_id": 3}, {"$set": {"migrated": True}})
+    client["w"]["a"].update_many({}, {"$unset": {"v": ""}})
+    client["w"]["a"].create_index("migrated", name="by_migration")
+    told = list(would_replace(client, interleaved, merging("a", "b")))
+    assert [line for line in told if line.startswith("b:")] == []
+    text = "\n".join(told)
+    assert "a: documents of the archive have fields that those of now have not: v." in text
+    assert "a: documents of now have fields that those of the archive have not: migrated." in text
+    assert "by_migration" in text
+    assert "it will be as in the archive" in text
