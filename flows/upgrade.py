@@ -248,5 +248,5 @@ def _secure(course: Course, gate: list[Any]) -> list[Any]:
         )
         course.backup = prove_backup.submit(course.archive, return_state=False)
         course.noted = note_backup.submit(name, course.backup, current, return_state=False)
-        return [course.noted]
+        return [course.backup, course.noted]
     return gate
