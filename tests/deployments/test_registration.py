@@ -188,6 +188,7 @@ def test_the_form_explains_every_field(site: Site) -> None:
         ("backup", None),
         ("verify", ["archive"]),
         ("restore", ["archive"]),
+        ("resume", None),
         ("rollback", None),
         ("undo", ["deployment", "to"]),
     ],
