@@ -53,7 +53,9 @@ def _database(journal: Journal, restore: Entry | None) -> str:
 
 
 def _images(journal: Journal) -> str:
-    back = dict.fromkeys(entry.subject for entry in journal.entries if entry.kind == "set-image" and entry.changes and entry.done)
+    back = dict.fromkeys(
+        entry.subject for entry in journal.entries if entry.kind == "set-image" and entry.changes and entry.done
+    )
     return f"Set to the images of {journal.to}: {', '.join(back)}." if back else ""
 
 
