@@ -23,7 +23,7 @@ def away_cases(flow: Flow, *, every: bool = False) -> list[Case]:
 
 def _away(flow: Flow, line: JsonObject, what: str) -> Callable[[Outcome], None]:
     def act(outcome: Outcome) -> None:
-        with story(large=flow.needs_size(line), slow=flow.needs_migration(line)) as told:
+        with story(large=flow.needs_size(line), slow=flow.needs_slowness(line)) as told:
             flow.prepare(told)
             run = told.start(*flow.command_in(told), do="hold", at=line["at"])
             run.wait_at(line["at"])

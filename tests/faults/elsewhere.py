@@ -35,7 +35,7 @@ def _in_rollback(line: JsonObject) -> bool:
 
 def _killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
     def act(outcome: Outcome) -> None:
-        with story(slow=flow.needs_migration(line)) as told:
+        with story(slow=flow.needs_slowness(line)) as told:
             flow.prepare(told)
             run = told.start(
                 *flow.command_in(told), do="kill", at=line["at"], env={"FAULTS_ELSEWHERE": "another machine"}

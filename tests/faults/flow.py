@@ -15,6 +15,7 @@ from tests.flows.world import ALL, MANAGER, NEW, OLD, archives
 
 SPEED = 10.0
 MIGRATION_SECONDS = 80.0  # of the cluster: eight seconds here
+BOOT_SECONDS = 15.0  # so that a rollout is seen half done, however busy the machine is
 MORE_DOCUMENTS = 12_000
 SERVER: dict[str, str] = {}
 """Names one Prefect server for all; empty: each process starts its own, as the command does by itself."""
@@ -25,12 +26,12 @@ RENAMED = "2025.11.1"  # the manager and the portal have other names there
 
 @contextmanager
 def story(*, large: bool = False, slow: bool = False, speed: float = SPEED) -> Iterator[Story]:
-    """A new sandbox at the old version; `large` has a database whose reading takes its time, `slow` a manager that migrates long."""
+    """A new sandbox at the old version; `large` has a database whose reading takes its time, `slow` managers that migrate long and pods that boot long."""
     with tempfile.TemporaryDirectory(prefix="faults-") as folder, Sandbox(version=OLD, speed=speed) as sandbox:
         if large:
             enlarge(sandbox.mongo_uri, MORE_DOCUMENTS)
         if slow:
-            sandbox.faults(migration_seconds=MIGRATION_SECONDS)
+            sandbox.faults(migration_seconds=MIGRATION_SECONDS, boot_seconds=BOOT_SECONDS)
         told = Story(sandbox, Path(folder), SERVER)
         try:
             yield told
@@ -85,8 +86,9 @@ class Flow:
             line["kind"] == "midway" and not line["task"].startswith("ready")
         )
 
-    def needs_migration(self, line: JsonObject) -> bool:
-        return str(line["kind"]) == "migrating"
+    def needs_slowness(self, line: JsonObject) -> bool:
+        kind, step = str(line["kind"]), str(line["task"])
+        return kind == "migrating" or (kind == "midway" and step.startswith(("ready", "scale up")))
 
 
 @dataclass

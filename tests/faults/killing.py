@@ -29,7 +29,7 @@ def killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
     """Kill it at the boundary that `line` is, go on, and look."""
 
     def act(outcome: Outcome) -> None:
-        with story(large=flow.needs_size(line), slow=flow.needs_migration(line)) as told:
+        with story(large=flow.needs_size(line), slow=flow.needs_slowness(line)) as told:
             flow.prepare(told)
             told.run(*flow.command_in(told), do="kill", at=line["at"]).died_at(line["at"])
             if line["kind"] == "migrating":

@@ -79,7 +79,7 @@ def _case(flow: Flow, hand: Hand) -> Case:
 
 def _meddling(flow: Flow, hand: Hand) -> Callable[[Outcome], None]:
     def act(outcome: Outcome) -> None:
-        with story(large=flow is ROLLBACK, slow=hand.key == MANAGER) as told:
+        with story(large=flow is ROLLBACK, slow=flow is UPGRADE) as told:
             flow.prepare(told)
             run = told.start(*flow.command_in(told), do="hold", at=hand.at)
             run.wait_at(hand.at)
