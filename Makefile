@@ -54,7 +54,7 @@ story: .venv/.testing
 parts: .venv/.testing
 	$(BIN)/pytest $(PARTS)
 
-# Runs killed, cut off, frozen and interfered with at every step, on the sandbox: about a quarter of an hour, a table at the end.
+# Runs killed, cut off, frozen and interfered with at every step, on the sandbox: more than an hour on two cores, a table at the end.
 # Some of it: make faults FAULTS="upgrade --match manager" (python -m tests.faults --help).
 faults: .venv/.testing
 	$(BIN)/python -m tests.faults $(FAULTS)
