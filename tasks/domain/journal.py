@@ -27,6 +27,7 @@ __all__ = [
     "Owner",
     "Try",
     "find_journal",
+    "idle",
     "newest_first",
     "prunable",
     "require_fits",
@@ -168,10 +169,13 @@ def prunable(journals: Iterable[Journal], keep: int) -> tuple[Journal, ...]:
 
 
 def require_none_unfinished(journals: Iterable[Journal]) -> None:
-    """Raise `BlockedError` where a run is unfinished: what the next one would take for the state before is not that."""
+    """Raise `BlockedError` where a run is unfinished: what the next one would take for the state before is not that.
+
+    One that has changed nothing stands in nobody's way: whoever has the lock next closes it.
+    """
     known = newest_first(journals)
     for journal in known:
-        if journal.unfinished:
+        if journal.unfinished and journal.changed:
             raise BlockedError(
                 f"The {journal.kind} {journal.id} to {journal.to} is unfinished, so no other run begins.",
                 observed=_last(journal),
@@ -179,9 +183,14 @@ def require_none_unfinished(journals: Iterable[Journal]) -> None:
             )
 
 
+def idle(journals: Iterable[Journal], *but: str) -> tuple[Journal, ...]:
+    """The runs other than `but` that have no end and changed nothing: of processes that died, or lost the lock."""
+    return tuple(j for j in journals if j.unfinished and not j.changed and j.id not in but)
+
+
 def require_goes_on(journal: Journal, journals: Iterable[Journal]) -> None:
-    """Raise `BlockedError` where a run cannot be resumed: it has ended, or is being rolled back."""
-    back = rollback_of(journal, journals)
+    """Raise `BlockedError` where a run cannot be resumed: it has ended, or a rollback of it has changed something."""
+    back = rollback_of(journal, [j for j in journals if j.changed])
     if back is None and journal.unfinished:
         return
     raise BlockedError(

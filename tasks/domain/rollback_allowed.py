@@ -105,7 +105,9 @@ def _other_installation(journal: Journal, observed: str) -> BlockedError:
 def _overtaken(journal: Journal, rest: Sequence[Journal]) -> Iterator[BlockedError]:
     """Runs that stand between: the database and the images are theirs, not this one's."""
     since = [other for other in rest if other.begun >= journal.begun and other.manager == journal.manager]
-    if open_one := next((other for other in since if other.unfinished), None):
+    # One that changed nothing is closed by the next run; only a rollback of this very run would go on instead.
+    stands = (other for other in since if other.unfinished and (other.changed or other.of == journal.id))
+    if open_one := next(stands, None):
         yield BlockedError(
             f"The {open_one.kind} {open_one.id} to {open_one.to} is unfinished, so no other run begins.",
             observed=f"It was begun {open_one.begun:%Y-%m-%d %H:%M} UTC"

@@ -37,7 +37,7 @@ def _newest(journals: Sequence[Journal]) -> Journal:
     upgrades = [j for j in known if j.kind == "upgrade"]
     first = (
         [j for j in known if j.kind == "rollback" and j.of and j.unfinished],
-        [j for j in upgrades if j.unfinished],
+        [j for j in upgrades if j.unfinished and j.changed],
         [j for j in upgrades if j.changed],
         upgrades,
     )

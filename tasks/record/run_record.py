@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks.cluster.api import KubernetesApi
 from tasks.domain.errors import DriftError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
-from tasks.domain.journal import BackupMade, Ended, Entry, Journal, Kind, Owner, ways_on
+from tasks.domain.journal import BackupMade, Ended, Entry, Journal, Kind, Owner, idle, ways_on
 from tasks.record import stopping
 from tasks.record.feed import Event, State, publish
 from tasks.record.journal_store import JournalStore, beside
@@ -22,7 +22,7 @@ from tasks.record.lease import Lease
 from tasks.record.owner import present_owner
 
 Evidence = dict[str, str | int]
-UNTOUCHED = "Run it again when that is mended: nothing was changed, so nothing is unfinished."
+UNTOUCHED = "Run it again when that is mended: nothing was changed, so nothing stands in its way."
 
 
 @dataclass
@@ -99,11 +99,32 @@ class RunRecord:
             self.require()
             self._open_store().create(journal)
             self.journal = journal
+            self.close_idle(journal.of)
 
     def adopt(self, journal: Journal) -> None:
         """Go on with an unfinished run: this process is its next try."""
         with self._writing:
             self._save(journal.take_up(self.owner, self.now()))
+            self.close_idle(journal.of)
+
+    def close_idle(self, *but: str) -> None:
+        """End the journals that changed nothing, but this run's and those named: who has the lock knows that nobody works on them.
+
+        One that cannot be written stays; it stands in nobody's way.
+        """
+        with self._writing:
+            mine = self.journal.id if self.journal else ""
+            for journal in idle(self.journals, mine, *but):
+                self.require()
+                ended = journal.end(
+                    self.now(), Ended.NOTHING_CHANGED, f"It stopped before its first change; closed by {self.id}."
+                )
+                try:
+                    self._open_store().save(ended)
+                except UpgradeError as unwritten:
+                    publish(Event("journal", State.LOG, f"{journal.id} could not be closed: {unwritten.happened}"))
+                    continue
+                self.journals = tuple(ended if j.id == ended.id else j for j in self.journals)
 
     def save_other(self, journal: Journal) -> None:
         """Write another run's journal, e.g. its end."""

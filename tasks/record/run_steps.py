@@ -64,9 +64,12 @@ def take_lock(installation: str, doing: str, run: str = "") -> tuple[Journal, ..
 
 @task(name="nothing unfinished", task_run_name="nothing unfinished", **LOOKS)
 def require_none_before(installation: str) -> None:
-    """Raise `BlockedError` where a run is unfinished."""
+    """Raise `BlockedError` where a run is unfinished; close those that changed nothing."""
+    record = held_record(installation)
     with failure_told("lock"):
-        require_none_unfinished(held_record(installation).journals)
+        require_none_unfinished(record.journals)
+        if record.locked:
+            record.close_idle()
 
 
 @task(name="journal", task_run_name="journal", **LOOKS)

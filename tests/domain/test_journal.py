@@ -109,13 +109,13 @@ def test_the_safety_backup_stays_once_a_restore_has_begun() -> None:
 @pytest.mark.parametrize(
     ("run", "allowed"),
     [
-        pytest.param(journal("a"), False, id="begun"),
+        pytest.param(journal("a"), True, id="begun, and nothing changed"),
         pytest.param(journal("a", set_image()).stop(at(9), ERROR), False, id="failed after a change"),
         pytest.param(journal("a").stop(at(9), ERROR), True, id="failed before any change"),
         pytest.param(journal("a", set_image()).end(at(9), Ended.COMPLETE), True, id="complete"),
         pytest.param(journal("a", set_image()).end(at(9), Ended.ABANDONED, "mended by hand"), True, id="abandoned"),
         pytest.param(journal("a", set_image()).end(at(9), Ended.ROLLED_BACK), True, id="rolled back"),
-        pytest.param(journal("a", kind="rollback"), False, id="a rollback begun"),
+        pytest.param(journal("a", scaled(), kind="rollback"), False, id="a rollback begun"),
     ],
 )
 def test_no_run_begins_beside_an_unfinished_one(run: Journal, *, allowed: bool) -> None:
@@ -160,6 +160,7 @@ def test_while_a_run_is_rolled_back_only_the_rollback_goes_on() -> None:
     run = journal("a", set_image(), backup=backup())
     back = rollback(run, "b", scaled())
     require_goes_on(run, [run])
+    require_goes_on(run, [rollback(run, "b"), run])
     require_goes_on(back, [back, run])
     with pytest.raises(BlockedError, match="is being rolled back") as caught:
         require_goes_on(run, [back, run])

@@ -10,6 +10,7 @@ from tests.domain.journals import at, journal, rollback, set_image
 FAILED = journal("20260301-120000-aa", set_image())
 COMPLETE = FAILED.end(at(90), Ended.COMPLETE)
 NOTHING = journal("20260301-140000-cc", begun=7200).end(at(7210), Ended.NOTHING_CHANGED)
+IDLE = journal("20260301-150000-ee", begun=9000)
 GOING = rollback(FAILED)
 BACK = rollback(COMPLETE).end(at(4000), Ended.COMPLETE)
 
@@ -21,13 +22,27 @@ BACK = rollback(COMPLETE).end(at(4000), Ended.COMPLETE)
         ([COMPLETE], "", COMPLETE, None),
         ([COMPLETE, NOTHING], "", COMPLETE, None),
         ([NOTHING], "", NOTHING, None),
+        ([COMPLETE, IDLE], "", COMPLETE, None),
+        ([COMPLETE, IDLE], COMPLETE.id, COMPLETE, None),
         ([FAILED, GOING], "", FAILED, GOING),
         ([FAILED, GOING], FAILED.id, FAILED, GOING),
         ([FAILED, GOING], GOING.id, FAILED, GOING),
         ([COMPLETE, BACK], COMPLETE.id, COMPLETE, None),
         ([COMPLETE, NOTHING], "20260301-12", COMPLETE, None),
     ],
-    ids=["failed", "complete", "nothing since", "nothing", "goes on", "by upgrade", "by rollback", "done", "beginning"],
+    ids=[
+        "failed",
+        "complete",
+        "nothing since",
+        "nothing",
+        "idle since",
+        "idle beside",
+        "goes on",
+        "by upgrade",
+        "by rollback",
+        "done",
+        "beginning",
+    ],
 )
 def test_the_one_that_is_meant(journals: list[Journal], run: str, upgrade: Journal, under_way: Journal | None) -> None:
     choice = choose_rollback(journals, run)

@@ -104,15 +104,22 @@ class Told:
             self.texts.append(event.text)
 
 
+def test_killed_before_its_first_change_it_stands_in_nobodys_way(
+    run: Run, resume: Run, dead: Dead, world: World
+) -> None:
+    idle = dead.run()
+    report = run(NEW, order="all components together")
+    assert report["complete"]
+    assert {j["id"]: j["how"] for j in journals(world)} == {idle.id: "nothing changed", report["run"]: "complete"}
+    with pytest.raises(BlockedError, match="has ended: nothing changed"):
+        resume(run=idle.id)
+
+
 def test_killed_before_its_first_change_it_makes_its_backup_anew(
-    run: Run, resume: Run, dead: Dead, world: World, backups: Path
+    resume: Run, dead: Dead, world: World, backups: Path
 ) -> None:
     stale = dead.backup()
     journal = dead.run(backup=stale)
-    with pytest.raises(BlockedError) as refused:
-        run(NEW)
-    assert f"apinizer-upgrade resume {journal.id}" in four_parts(refused.value)
-    assert world.at(OLD) == ALL
     assert resume()["complete"]
     assert world.at(NEW) == ALL
     (after,) = journals(world)
@@ -239,7 +246,7 @@ def test_the_same_flow_run_goes_on_when_prefect_runs_it_again(
 
 
 def test_another_flow_run_does_not_take_it_for_its_own(run: Run, dead: Dead, world: World) -> None:
-    dead.run(flow_run="0199e2a5-0000-7000-8000-000000000000")
+    dead.run(manager=True, flow_run="0199e2a5-0000-7000-8000-000000000000")
     with pytest.raises(BlockedError, match="is unfinished"):
         run(NEW)
     assert world.at(OLD) == ALL
