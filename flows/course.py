@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
 from flows.bringing import Bringing
-from flows.ending import safe_before
+from flows.ending import safe_before_run
 from tasks.cluster.session import connected
 from tasks.cluster.steps import ask_versions, change_images, wait_until_ready
 from tasks.database.order import BackupOrder
@@ -198,7 +198,7 @@ class Course:
         proved = [r.step.key for r in self.rolled if r.verified.state.is_completed()]
         safe = safe_now(self.plan, patched, proved, self._backup(), now)
         if not patched:
-            safe = safe.replace(NOTHING_CHANGED, safe_before(self.record), 1)
+            safe = safe.replace(NOTHING_CHANGED, safe_before_run(self.record), 1)
         if not patched and self.bringing and self.bringing.begun():
             safe += "\nWhat was brought of the new images stays where it is and does no harm; it does not travel again."
         return safe if self.plan.migrates or self._backup() else f"{safe}\n{self._former_backup()}"

@@ -7,7 +7,8 @@ from typing import Self
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 
-from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError
+from tasks.domain.errors import StoppedError, UpgradeError
+from tasks.domain.safe_before import safe_before
 from tasks.record import artifacts, stopping
 from tasks.record.feed import Event, State, publish
 from tasks.record.run_record import RunRecord
@@ -61,17 +62,10 @@ class Ending:
         return StoppedError(
             f"The {self._what} was interrupted.",
             observed="It had not come to its first change.",
-            safe=safe_before(self._record),
+            safe=safe_before_run(self._record),
         )
 
 
-def safe_before(record: RunRecord) -> str:
+def safe_before_run(record: RunRecord) -> str:
     """What is safe where this try has changed nothing yet."""
-    journal = record.journal
-    if journal is None or not journal.changed:
-        return NOTHING_CHANGED
-    touched = dict.fromkeys(e.subject for e in journal.entries if e.kind in ("set-image", "scale", "restore"))
-    told = f"This try changed nothing. Changed by this run before: {', '.join(touched)}."
-    if journal.backup is None:
-        return told
-    return f"{told}\nThe database as it was before is in {journal.backup.archive} on {journal.backup.host}, read back whole."
+    return safe_before(record.standing)

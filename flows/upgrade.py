@@ -19,7 +19,7 @@ from blocks.installation import installation as settings_of
 from flows.automatic_return import go_back_after
 from flows.bringing import bring, prove
 from flows.course import Course, Rolled, course_of
-from flows.ending import Ending, safe_before
+from flows.ending import Ending, safe_before_run
 from tasks.cluster.session import session
 from tasks.cluster.steps import make_plan, take_inventory
 from tasks.database.order import BackupOrder
@@ -186,7 +186,7 @@ def _begun(installation: str, wish: Wish, way: Way, run: str, process: str, reco
             ahead = [begun]
         course.begun, course.run = ahead[0], ahead[0].result() and record.id
     except UpgradeError as error:
-        raise error.with_safe(safe_before(record)) from None
+        raise error.with_safe(safe_before_run(record)) from None
     return course
 
 

@@ -8,6 +8,7 @@ from deployments.cli import rolling_back, undoing
 from deployments.cli.interruption import Interruption
 from deployments.cli.look import require_allowed
 from deployments.cli.options import Format
+from deployments.cli.outcome import DocumentedError
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plan_value, plan_view
 from deployments.cli.upgrading import COMPLETE, PATIENCE, print_report, rows_of, written
@@ -16,6 +17,7 @@ from tasks.domain.errors import UpgradeError, before_any_change
 from tasks.domain.inventory import Inventory
 from tasks.domain.journal import Journal, find_journal, require_fits, require_goes_on
 from tasks.domain.plan import Plan, PlanRequest
+from tasks.domain.safe_before import safe_before
 from tasks.record.journal_store import journal_store_for
 
 
@@ -34,13 +36,18 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
         if journal.kind == "rollback":
             rolling_back.go_on(settings, journal, output, server, ask=ask and sys.stdin.isatty())
             return
-        with before_any_change():
+        safe = safe_before(journal)
+        with before_any_change(safe):
             require_fits(journal, inventory)
             plan = read_plan(connections, inventory, journal.request or PlanRequest(to=journal.to))
         screen.print(plan_view(plan))
-        require_allowed(plan, plan_value(plan, inventory))
+        try:
+            require_allowed(plan, plan_value(plan, inventory))
+        except DocumentedError as refused:
+            raise DocumentedError(refused.error.with_safe(safe), refused.document) from None
         if ask and sys.stdin.isatty():
-            _confirm(journal, plan)
+            with before_any_change(safe):
+                _confirm(journal, plan)
         with screen.status("Starting the run: its Prefect server, its flow"):
             prepare(server, _load)
         report = run_shown(screen, rows_of(plan), settings, lambda: _run(journal, times), complete=COMPLETE)

@@ -19,6 +19,7 @@ from tasks.cluster.planning import Connections, prove_there, read_plan
 from tasks.domain.errors import HopelessError, UpgradeError, before_any_change
 from tasks.domain.journal import require_none_unfinished
 from tasks.domain.plan import Plan, PlanRequest
+from tasks.domain.safe_before import safe_before, standing
 from tasks.record.journal_store import journal_store_for
 
 PATIENCE = 10.0
@@ -38,9 +39,10 @@ def upgrade(
         with before_any_change():
             connections = Connections.open(settings, patience=PATIENCE)
             inventory = connections.inventory()
+            journals = journal_store_for(connections, inventory).all() if inventory.manager is not None else ()
+        with before_any_change(safe_before(standing(journals))):
             # Said before anybody plans or answers; the run asks again when it has the lock.
-            if inventory.manager is not None:
-                require_none_unfinished(journal_store_for(connections, inventory).all())
+            require_none_unfinished(journals)
             plan = read_plan(connections, inventory, request)
         screen = console(stderr=output is Format.JSON)
         if output is Format.TEXT or plan.steps:

@@ -50,12 +50,15 @@ class UpgradeError(Exception):
 
 
 @contextmanager
-def before_any_change() -> Iterator[None]:
-    """While the context lasts a run only reads, so whatever goes wrong in it has changed nothing, and says so."""
+def before_any_change(safe: str = NOTHING_CHANGED) -> Iterator[None]:
+    """While the context lasts a run only reads, so whatever goes wrong in it has changed nothing, and says so.
+
+    `safe` says more where an unfinished run has changed something before it.
+    """
     try:
         yield
     except UpgradeError as error:
-        raise error.with_safe(NOTHING_CHANGED) from None
+        raise error.with_safe(safe) from None
 
 
 def _rebuild(kind: type[UpgradeError], parts: Mapping[str, str]) -> UpgradeError:

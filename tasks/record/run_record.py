@@ -15,6 +15,7 @@ from tasks.cluster.api import KubernetesApi
 from tasks.domain.errors import DriftError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.journal import BackupMade, Ended, Entry, Journal, Kind, Owner, idle, ways_on
+from tasks.domain.safe_before import standing
 from tasks.record import stopping
 from tasks.record.feed import Event, State, publish
 from tasks.record.journal_store import JournalStore, beside
@@ -76,6 +77,13 @@ class RunRecord:
     def locked(self) -> bool:
         """Whether the lock was taken and not given back."""
         return self._lease is not None and not self._over
+
+    @property
+    def standing(self) -> Journal | None:
+        """The run's own journal; while that has no change, the unfinished run with changes that was found with the lock."""
+        if self.journal is not None and (self.journal.changed or not self.journal.unfinished):
+            return self.journal
+        return standing(self.journals) or self.journal
 
     def require(self) -> None:
         """Raise `StoppedError` unless the lock is held: asked before every change, inside of a step too."""
@@ -219,7 +227,7 @@ class RunRecord:
 
         Where the lock was lost that is the news, whatever else it led to.
         """
-        journal = self.journal
+        journal = self.standing
         if journal is None or not journal.unfinished:
             return error
         if self.locked and isinstance(error, StoppedError):
@@ -273,7 +281,8 @@ def _same(known: Entry, entry: Entry) -> bool:
 
 
 def _with_next(error: UpgradeError, more: str) -> UpgradeError:
-    told = "\n".join(part for part in (error.next, more) if part)
+    said = error.next.splitlines()
+    told = "\n".join([*said, *(line for line in more.splitlines() if line not in said)])
     return type(error)(error.happened, observed=error.observed, safe=error.safe, next=told)
 
 

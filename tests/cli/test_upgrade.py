@@ -72,6 +72,7 @@ def test_the_same_command_again_names_the_unfinished_run(story: Story) -> None:
     four_parts(ran.err)
     (journal,) = journals(story.world)
     assert f"apinizer-upgrade resume {journal['id']}" in ran.err
+    assert "This try changed nothing." in ran.err
     assert story.world.written() == before
 
 

@@ -246,9 +246,12 @@ def test_the_same_flow_run_goes_on_when_prefect_runs_it_again(
 
 
 def test_another_flow_run_does_not_take_it_for_its_own(run: Run, dead: Dead, world: World) -> None:
-    dead.run(manager=True, flow_run="0199e2a5-0000-7000-8000-000000000000")
-    with pytest.raises(BlockedError, match="is unfinished"):
+    journal = dead.run(manager=True, flow_run="0199e2a5-0000-7000-8000-000000000000")
+    with pytest.raises(BlockedError, match="is unfinished") as raised:
         run(NEW)
+    # "Nothing was changed" would be the try's own view only.
+    assert raised.value.safe == f"This try changed nothing. Changed by the run {journal.id} before: {MANAGER}."
+    assert raised.value.next.count(f"apinizer-upgrade resume {journal.id}") == 1
     assert world.at(OLD) == ALL
 
 
