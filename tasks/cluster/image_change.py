@@ -4,15 +4,15 @@ The patch names metadata.uid and metadata.resourceVersion, so the API server ref
 between; then the object is read and decided again.  An edit of somebody else's is never overwritten.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from tasks.cluster.answers import JsonObject, ServerAwayError
-from tasks.cluster.api import KubernetesApi
+from tasks.cluster.api import KubernetesApi, PatchType
 from tasks.cluster.rollout_view import containers, uid
-from tasks.domain.errors import ConflictError, DriftError, NotFoundError, TemporaryError
+from tasks.domain.errors import ConflictError, DriftError, NotFoundError, TemporaryError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.step import RolloutStep
 
@@ -20,6 +20,27 @@ CHANGE_CAUSE = "kubernetes.io/change-cause"
 TRIES = 6
 UNKNOWN = "Whether the Deployment's images were changed is not known; going on looks before it acts."
 PATIENCE = 60.0  # an API server that restarts is back by then
+
+
+@dataclass(slots=True)
+class Sent:
+    """Of the writes of one change, how many may have been made: those that were not answered by a refusal.
+
+    Only a write's own answer tells: what a later look is refused says nothing of it.
+    """
+
+    perhaps: int = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Around one write, which is not repeated inside."""
+        self.perhaps += 1
+        try:
+            yield
+        except UpgradeError as error:
+            if not isinstance(error, ServerAwayError) or error.unsent:
+                self.perhaps -= 1
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +135,34 @@ def _body(deployment: JsonObject, changes: dict[bool, list[JsonObject]], cause: 
 
 
 def set_images(
-    api: KubernetesApi, step: RolloutStep, cause: str = "", *, guard: Callable[[], None] = lambda: None
+    api: KubernetesApi,
+    step: RolloutStep,
+    cause: str = "",
+    *,
+    guard: Callable[[], None] = lambda: None,
+    sent: Sent | None = None,
 ) -> ChangeEvidence:
     """Make the step's images those of the Deployment.
 
-    `guard` is asked right before every request that writes, repeated ones too, and raises where it must not be sent.
+    `guard` is asked right before every request that writes, repeated ones too, and raises where it must not be sent;
+    `sent` tells afterwards whether one of them may have been made.
     Raises `DriftError` where somebody else changed it since it was judged (it is left as found), `ConflictError`
     when others write to it faster than it can be decided, and the errors of `KubernetesApi`.  A patch whose
     answer was lost is not repeated blindly: the object is read, and says whether it was made.
     """
-    patient, once = api.patient(PATIENCE), api.patient(0)
+    sent = sent or Sent()
+    try:
+        return _set_images(api, step, cause, guard, sent)
+    except UpgradeError as error:
+        if sent.perhaps:
+            raise error.with_safe(UNKNOWN) from None
+        raise
 
-    def write(body: JsonObject) -> JsonObject:
-        guard()
-        return once.patch(path, body)
 
-    path = deployment_path(step.key)
+def _set_images(
+    api: KubernetesApi, step: RolloutStep, cause: str, guard: Callable[[], None], sent: Sent
+) -> ChangeEvidence:
+    patient, path = api.patient(PATIENCE), deployment_path(step.key)
     first: JsonObject | None = None
     last: ConflictError | ServerAwayError | None = None
     for _ in range(TRIES):
@@ -137,8 +170,6 @@ def set_images(
             found = patient.get(path)
         except NotFoundError as error:
             raise _drifted(step, "it is gone", "See who deleted it.", "") from error
-        except ServerAwayError as error:
-            raise error if last is None else error.with_safe(UNKNOWN) from None
         first = first or found
         decision = decide(found, step, cause)
         match decision:
@@ -148,13 +179,26 @@ def set_images(
                 return _evidence(step, first, found)
             case Patch():
                 try:
-                    after = patient.retry.call(partial(write, decision.body), again=_never_arrived)
-                    return _evidence(step, first, after)
+                    return _evidence(step, first, write(patient, path, decision.body, "strategic", guard, sent))
                 except (ConflictError, ServerAwayError) as error:
                     last = error  # read again, decide again; a lost answer is found done as AlreadyThere
     if last is None:
         raise AssertionError("no try was made")
-    raise last.with_safe(UNKNOWN)
+    raise last
+
+
+def write(
+    patient: KubernetesApi, path: str, body: JsonObject, how: PatchType, guard: Callable[[], None], sent: Sent
+) -> JsonObject:
+    """Patch, and again while it surely never arrived, as long as `patient` is; `guard` is asked before every request."""
+    once = patient.patient(0)
+
+    def one() -> JsonObject:
+        guard()
+        with sent.one():
+            return once.patch(path, body, how)
+
+    return patient.retry.call(one, again=_never_arrived)
 
 
 def _never_arrived(error: TemporaryError) -> bool:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from tasks.cluster.answers import JsonObject, ServerAwayError
+from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.image_change import PATIENCE, ChangeEvidence, Patch, decide, deployment_path, set_images
+from tasks.cluster.image_change import PATIENCE, ChangeEvidence, Patch, Sent, decide, deployment_path, set_images
 from tasks.cluster.rollout_view import containers, uid
 from tasks.domain.discovery import selector_text
-from tasks.domain.errors import ConflictError, NotFoundError, UpgradeError
+from tasks.domain.errors import NotFoundError, UpgradeError
 from tasks.domain.journal import Before, Entry
 from tasks.domain.step import RolloutStep
 from tasks.record.run_record import RunRecord
@@ -32,27 +32,16 @@ def change_recorded(api: KubernetesApi, step: RolloutStep, cause: str, record: R
         return evidence
     labels = selector_text(found["spec"].get("selector") or {})
     pods = patient.list(f"/api/v1/namespaces/{step.key.namespace}/pods", labels=labels).items
-    asked = 0
-
-    def guard() -> None:
-        nonlocal asked
-        record.require()
-        asked += 1
-
+    sent = Sent()
     with record.changing(entry_of(step, before_of(found, pods, step), record.now())) as done:
         try:
-            evidence = set_images(api, step, cause, guard=guard)
+            evidence = set_images(api, step, cause, guard=record.require, sent=sent)
         except UpgradeError as error:
-            if surely_unmade(error, asked):
+            if not sent.perhaps:
                 done.refused = error.happened
             raise
         done.evidence = _seen(evidence)
     return evidence
-
-
-def surely_unmade(error: UpgradeError, requests: int) -> bool:
-    """Whether a change that failed surely was not made: nothing was sent, or the only request was answered by a refusal.  Pure."""
-    return requests == 0 or (requests == 1 and not isinstance(error, ServerAwayError | ConflictError))
 
 
 def before_of(deployment: JsonObject, pods: Iterable[JsonObject], step: RolloutStep) -> Before:

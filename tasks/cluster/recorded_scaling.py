@@ -6,8 +6,7 @@ from datetime import datetime
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.image_change import PATIENCE, deployment_path
-from tasks.cluster.recorded_change import surely_unmade
+from tasks.cluster.image_change import PATIENCE, Sent, deployment_path
 from tasks.cluster.rollout import RolloutProgress, wait_ready
 from tasks.cluster.rollout_view import containers, uid
 from tasks.cluster.scaling import Patch, ScaleEvidence, decide_scale, replicas_of, scale, who_scaled
@@ -46,18 +45,12 @@ def scale_recorded(
         evidence = scale(api, what.key, what.uid, replicas, guard=record.require, expect=expect)
         record.found_done("scale", what.key, evidence.told())
         return evidence
-    asked = 0
-
-    def guard() -> None:
-        nonlocal asked
-        record.require()
-        asked += 1
-
+    sent = Sent()
     with record.changing(scale_entry(what, found, replicas, record.now())) as done:
         try:
-            evidence = scale(api, what.key, what.uid, replicas, guard=guard, expect=seen)
+            evidence = scale(api, what.key, what.uid, replicas, guard=record.require, expect=seen, sent=sent)
         except UpgradeError as error:
-            if surely_unmade(error, asked):
+            if not sent.perhaps:
                 done.refused = error.happened
             raise
         done.evidence = evidence.told()

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from tasks.cluster.answers import JsonObject, ServerAwayError
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.image_change import PATIENCE, TRIES, deployment_path
+from tasks.cluster.image_change import PATIENCE, TRIES, Sent, deployment_path, write
 from tasks.cluster.rollout_view import uid as uid_of
-from tasks.domain.errors import ConflictError, DriftError, NotFoundError
+from tasks.domain.errors import ConflictError, DriftError, NotFoundError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 
 UNKNOWN = "Whether the number of its pods was changed is not known; run again: it looks before it acts."
@@ -92,14 +92,34 @@ def scale(
     *,
     guard: Callable[[], None],
     expect: int | None = None,
+    sent: Sent | None = None,
 ) -> ScaleEvidence:
     """Have the Deployment `uid` want `replicas` pods; wait for none of them.
 
-    `expect` is the count that was seen before, else the one that is found first.  `guard` is asked right before each
-    write, and what it raises ends it.  Raises `DriftError` where somebody else changed the Deployment (it is left as
+    `expect` is the count that was seen before, else the one that is found first.  `guard` is asked right before every
+    request that writes, repeated ones too, and what it raises ends it; `sent` tells afterwards whether one of them may
+    have been made.  Raises `DriftError` where somebody else changed the Deployment (it is left as
     found), `ConflictError` when others write to it faster than it can be decided, and the errors of `KubernetesApi`.
     A patch whose answer was lost is not repeated blindly: the object is read, and says whether it was made.
     """
+    sent = sent or Sent()
+    try:
+        return _scale(api, key, uid, replicas, guard, expect, sent)
+    except UpgradeError as error:
+        if sent.perhaps:
+            raise error.with_safe(UNKNOWN) from None
+        raise
+
+
+def _scale(
+    api: KubernetesApi,
+    key: DeploymentKey,
+    uid: str,
+    replicas: int,
+    guard: Callable[[], None],
+    expect: int | None,
+    sent: Sent,
+) -> ScaleEvidence:
     patient, path = api.patient(PATIENCE), deployment_path(key)
     first: JsonObject | None = None
     last: ConflictError | ServerAwayError | None = None
@@ -108,8 +128,6 @@ def scale(
             found = patient.get(path)
         except NotFoundError as error:
             raise _drifted(key, "it is gone", "") from error
-        except ServerAwayError as error:
-            raise error if last is None else error.with_safe(UNKNOWN) from None
         first = first or found
         decision = decide_scale(found, uid, replicas, replicas_of(first) if expect is None else expect)
         match decision:
@@ -118,14 +136,13 @@ def scale(
             case AlreadyThere():
                 return _evidence(key, first, found)
             case Patch():
-                guard()
                 try:
-                    return _evidence(key, first, patient.patch(path, decision.body, "merge"))
+                    return _evidence(key, first, write(patient, path, decision.body, "merge", guard, sent))
                 except (ConflictError, ServerAwayError) as error:
                     last = error  # read again, decide again; a lost answer is found done as AlreadyThere
     if last is None:
         raise AssertionError("no try was made")
-    raise last.with_safe(UNKNOWN)
+    raise last
 
 
 def who_scaled(deployment: JsonObject) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.cluster.image_change import AlreadyThere, Patch, Refuse, decide, set_images
 from tasks.domain.component import Component
-from tasks.domain.errors import ConflictError, DriftError, ForbiddenError, StoppedError
+from tasks.domain.errors import ConflictError, DriftError, ForbiddenError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.step import ImageChange, RolloutStep
 
@@ -105,6 +105,33 @@ def test_no_permission_is_said(server, api, controllers, step) -> None:
     server.faults.extend(["", 403])
     with pytest.raises(ForbiddenError, match=r"kubectl auth can-i patch deployments\.apps/gw --namespace prod"):
         set_images(api, step)
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_a_refused_look_after_a_lost_answer_says_that_it_is_not_known(server, api, controllers, step, code) -> None:
+    server.faults.extend(["", "lost", code])
+    with pytest.raises(UpgradeError) as caught:
+        set_images(api, step)
+    assert image(server) == NEW
+    assert "is not known" in caught.value.safe
+
+
+def test_somebody_else_s_image_after_a_lost_answer_says_that_it_is_not_known(server, api, controllers, step) -> None:
+    """Ours was there for a moment."""
+    server.faults.extend(["", "lost"])
+    put, lost = server.put, []
+
+    def hotfix(kind, thing):
+        made = put(kind, thing)
+        if kind == "deployments" and image(server) == NEW and not lost:
+            lost.append(1)
+            edit(server, lambda d: d["spec"]["template"]["spec"]["containers"][0].update(image="worker:hotfix"))
+        return made
+
+    server.put = hotfix
+    with pytest.raises(DriftError, match="runs worker:hotfix") as caught:
+        set_images(api, step)
+    assert "is not known" in caught.value.safe
 
 
 class Guard:

@@ -8,15 +8,18 @@ import pytest
 
 from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.sandbox.launch import Sandbox
+from tasks.cluster.answers import Request, lost
+from tasks.cluster.api import KubernetesApi
 from tasks.cluster.planning import Connections
+from tasks.cluster.recorded_change import change_recorded
 from tasks.cluster.recorded_scaling import Scaled, scale_recorded, scale_up_recorded
 from tasks.cluster.scaling import scale
 from tasks.cluster.watch import WatchHub
 from tasks.domain.component import Component
-from tasks.domain.errors import ForbiddenError, StoppedError
+from tasks.domain.errors import DriftError, ForbiddenError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentFacts, DeploymentKey
 from tasks.domain.journal import Entry
-from tasks.domain.step import RolloutStep
+from tasks.domain.step import ImageChange, RolloutStep
 from tasks.record.owner import present_owner
 from tasks.record.run_record import RunRecord
 from tests.domain.recorded import upgrade_journal
@@ -140,6 +143,77 @@ def test_what_the_server_refused_counts_for_nothing(
     settings = ClusterSettings(kubeconfig_path=str(config))
     api = Connections.open(InstallationSettings(clusters=(settings,))).apis[""]
     with pytest.raises(ForbiddenError):
+        scale_recorded(api, of(worker), 0, record)
+    (entry,) = entries(record)
+    assert entry.unmade
+
+
+@pytest.fixture
+def another_image(connections: Connections, worker: DeploymentFacts) -> Iterator[RolloutStep]:
+    """A step that sets the worker's image; it has its own again afterwards."""
+    (had,) = worker.containers
+    change = ImageChange(container=had.name, old=had.image, new="apinizercloud/worker:2025.08.0")
+    yield step_of(worker).model_copy(update={"changes": (change,)})
+    own = {"spec": {"template": {"spec": {"containers": [{"name": had.name, "image": had.image}]}}}}
+    connections.apis[""].patch(PATH, own)
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+@pytest.mark.parametrize("what", ["scale", "image"])
+def test_a_change_whose_answer_was_lost_is_not_withdrawn(
+    sandbox: Sandbox,
+    connections: Connections,
+    worker: DeploymentFacts,
+    record: RunRecord,
+    another_image: RolloutStep,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    what: str,
+) -> None:
+    """It landed, and the look that should tell so is refused (a login that has run out, an API server that starts)."""
+    api, patch = connections.apis[""], KubernetesApi.patch
+
+    def lose(self: KubernetesApi, path: str, *given: Any, **more: Any) -> Any:
+        answer = patch(self, path, *given, **more)  # a controller that wrote in between makes it a 409: then again
+        if path != PATH:
+            return answer
+        sandbox.fail_requests(code, path=PATH, methods=("GET",))
+        raise lost(Request("PATCH", path), "Connection reset by peer", unsent=False)
+
+    def change() -> object:
+        if what == "image":
+            return change_recorded(api, another_image, "", record)
+        return scale_recorded(api, of(worker), 0, record)
+
+    with monkeypatch.context() as losing:
+        losing.setattr(KubernetesApi, "patch", lose)
+        with pytest.raises(UpgradeError) as raised:
+            change()
+    sandbox.faults(answers=[])
+    spec = api.get(PATH)["spec"]
+    image = spec["template"]["spec"]["containers"][0]["image"]
+    assert image == another_image.changes[0].new if what == "image" else spec["replicas"] == 0
+    (entry,) = entries(record)
+    assert (entry.done, entry.unmade) == (None, False), "it may have been made"
+    assert "is not known" in raised.value.safe
+    change()
+    (entry,) = entries(record)
+    assert entry.done is not None
+    assert entry.evidence["found"] == "its effect was there"
+
+
+def test_one_that_met_only_another_s_writes_counts_for_nothing(
+    connections: Connections, worker: DeploymentFacts, record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, patch = connections.apis[""], KubernetesApi.patch
+
+    def meddle(self: KubernetesApi, path: str, *given: Any, **more: Any) -> Any:
+        if path == PATH:
+            patch(api, PATH, {"spec": {"replicas": 5}}, "merge")
+        return patch(self, path, *given, **more)
+
+    monkeypatch.setattr(KubernetesApi, "patch", meddle)
+    with pytest.raises(DriftError, match="somebody else scaled it to 5"):
         scale_recorded(api, of(worker), 0, record)
     (entry,) = entries(record)
     assert entry.unmade

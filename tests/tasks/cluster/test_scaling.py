@@ -152,7 +152,7 @@ def test_one_who_always_writes_in_between_wins(connections: Connections, worker:
 
     with pytest.raises(ConflictError) as raised:
         scale(api, worker.key, worker.uid, 0, guard=meddle)
-    assert "it looks before it acts" in raised.value.safe
+    assert "nothing was changed" in raised.value.safe
     assert replicas(connections) == 2
 
 
@@ -181,6 +181,32 @@ def test_one_that_never_answers_is_told_as_unknown(
     with pytest.raises(TemporaryError) as raised:
         scale(connections.apis[""], worker.key, worker.uid, 0, guard=lambda: None)
     assert "is not known" in raised.value.safe
+
+
+def test_the_guard_is_asked_before_every_try(
+    sandbox: Sandbox, connections: Connections, worker: DeploymentFacts
+) -> None:
+    sandbox.fail_requests(code=429, path=PATH, methods=("PATCH",), count=3, retry_after=0)
+    asked: list[int] = []
+    assert scale(connections.apis[""], worker.key, worker.uid, 0, guard=lambda: asked.append(1)).changed
+    assert len(asked) == 4
+
+
+def test_the_guard_forbids_between_two_tries(
+    sandbox: Sandbox, connections: Connections, worker: DeploymentFacts
+) -> None:
+    """The lock is lost while a busy API server is waited for."""
+    sandbox.fail_requests(code=429, path=PATH, methods=("PATCH",), count=1, retry_after=0)
+    asked: list[int] = []
+
+    def once() -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            raise StoppedError("The lock was lost.")
+
+    with pytest.raises(StoppedError):
+        scale(connections.apis[""], worker.key, worker.uid, 0, guard=once)
+    assert replicas(connections) == 2
 
 
 def test_a_deployment_made_anew_or_gone(connections: Connections, worker: DeploymentFacts) -> None:
