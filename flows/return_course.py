@@ -26,6 +26,7 @@ from tasks.database.rollback_steps import (
     plan_way_back,
     put_back_before,
     see_manager,
+    set_old_image,
     show_difference,
     usable_safety,
     write_rollback_report,
@@ -73,9 +74,11 @@ class ReturnCourse:
         restoring = self._look_at_database(way) if way.touches_database else None
         self._bring_images(way)
         step(begin_rollback, self.installation, way, self.stop_all, self.without)
-        restored = Restored(restored=True, why=way.restored.will) if way.restored else None
+        restored = _found(way)
         if way.touches_database:
             restored = self._database(way, down, restoring)
+        else:
+            self._old_image(way)
         self._manager(way)
         self._others(way)
         return self._end(way, restored)
@@ -106,20 +109,35 @@ class ReturnCourse:
             require_old_images(self.bringing.demand.result(), findings)
 
     def _database(self, way: WayBack, down: Sequence[DeploymentFacts], restoring: Future | None) -> Restored:
-        """The manager stopped, no pod of it left; the database put back, or left alone where that is proved."""
+        """The manager stopped, no pod of it left; the database put back, or left alone where that is proved.
+
+        The old image is set while all of that is watched: before it the new manager may be started by anybody.
+        """
+        with replicas_watched(self.installation), managers_watched(self.installation):
+            restored = self._put_back(way, down, restoring)
+            self._old_image(way)
+            return restored
+
+    def _put_back(self, way: WayBack, down: Sequence[DeploymentFacts], restoring: Future | None) -> Restored:
         step, value, name = self.passage.submit, self.passage.value, self.installation
-        with replicas_watched(name), managers_watched(name):
-            with manager_followed(name, way):
-                step(see_manager, name)
-                for deployment in down:
-                    step(scale_down, name, deployment)
-                step(no_pods_left, name, down, self.timeout)
-                judged = value(step(judge_database, name, way, restoring is not None))
-            if judged.unchanged or restoring is None:
-                return Restored(restored=False, why=judged.why)
-            step(require_no_manager, name)
-            safety = self._safety(way)
-            return value(step(put_back_before, name, way, restoring, self.order, safety))
+        with manager_followed(name, way):
+            step(see_manager, name)
+            for deployment in down:
+                step(scale_down, name, deployment)
+            step(no_pods_left, name, down, self.timeout)
+            judged = value(step(judge_database, name, way, restoring is not None))
+        if judged.unchanged or restoring is None:
+            return Restored(restored=False, why=judged.why)
+        step(require_no_manager, name)
+        safety = self._safety(way)
+        return value(step(put_back_before, name, way, restoring, self.order, safety))
+
+    def _old_image(self, way: WayBack) -> None:
+        """The manager's old image under its old name, where its database was seen to only while nothing could start."""
+        manager = way.plan.plan.manager
+        if manager is not None:
+            setting = set_old_image if way.plan.database else change_images
+            self.passage.value(self.passage.submit(setting, self.installation, manager, self._cause(way)))
 
     def _safety(self, way: WayBack) -> str:
         """The path of the backup of what is there now, proved."""
@@ -133,12 +151,11 @@ class ReturnCourse:
         return archive
 
     def _manager(self, way: WayBack) -> None:
-        """The old image under its old name, one pod, Ready, then its replicas; every pod asked."""
+        """One pod of the old image, Ready, then its replicas; every pod asked."""
         manager = way.plan.plan.manager
         if manager is None:
             return
         step, name = self.passage.submit, self.installation
-        step(change_images, name, manager, self._cause(way))
         step(scale_up, name, manager, way.plan.of(manager.key).replicas, self.manager_timeout)
         self._ask(way, manager, self.passage.last)
 
@@ -200,3 +217,12 @@ class ReturnCourse:
     def _cause(self, way: WayBack) -> str:
         """For kubectl rollout history."""
         return f"apinizer-upgrade: rollback of {way.upgrade.id}, {way.upgrade.to} to {way.plan.to}"
+
+
+def _found(way: WayBack) -> Restored | None:
+    """What a try before this one did with the database; None where the upgrade had not come to the manager."""
+    done = way.restored
+    if done is None:
+        return None
+    unchanged = done.evidence.get("unchanged")
+    return Restored(restored=False, why=str(unchanged)) if unchanged else Restored(restored=True, why=done.will)

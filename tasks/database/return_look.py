@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.cluster.api import KubernetesApi
+from tasks.cluster.image_change import deployment_path
 from tasks.cluster.never_started import Sight
 from tasks.cluster.planning import Connections
 from tasks.cluster.rollout_view import uid
@@ -19,6 +20,7 @@ from tasks.domain.journal import Entry, Journal
 from tasks.domain.rollback import RollbackPlan, rollback_plan
 from tasks.domain.rollback_allowed import require_allowed
 from tasks.domain.rollback_choice import choose_rollback
+from tasks.domain.rollback_restored import restored_entry
 from tasks.images.demand import Demand
 from tasks.images.online import presences
 
@@ -26,7 +28,8 @@ from tasks.images.online import presences
 class WayBack(Facts):
     """The upgrade to undo, the rollback that is under way (None where one begins), and what is planned.
 
-    `archive` is the backup's path on this machine, "" where the database has not to be put back.
+    `archive` is the backup's path on this machine, "" where the database has not to be put back; `generation` is the
+    manager's as it is now.
     """
 
     upgrade: Journal
@@ -34,6 +37,7 @@ class WayBack(Facts):
     inventory: Inventory
     plan: RollbackPlan
     database: str
+    generation: int = 0
     archive: str = ""
     warnings: tuple[Finding, ...] = ()
 
@@ -60,9 +64,9 @@ class WayBack(Facts):
 
     @property
     def restored(self) -> Entry | None:
-        """What the rollback under way has recorded of the database as done: put back, or left alone."""
-        entries = self.under_way.entries if self.under_way else ()
-        return next((e for e in entries if e.kind == "restore" and e.done and not e.unmade), None)
+        """What the rollback under way has recorded of the database as done, where no new manager may have run since."""
+        back = self.plan.of(self.upgrade.manager)
+        return restored_entry(self.under_way, at_old=back.at_old, replicas=back.now, generation=self.generation)
 
     @property
     def restoring(self) -> bool:
@@ -104,6 +108,9 @@ def look_for_way_back(
         inventory=inventory,
         plan=plan,
         database=address.name,
+        generation=int(
+            connections.apis[manager.key.cluster].get(deployment_path(manager.key))["metadata"]["generation"]
+        ),
         warnings=(*warnings, *(f for f in plan.plan.findings if f not in plan.blocked_by)),
     )
     if upgrade.backup is None or not plan.database or found.restored:

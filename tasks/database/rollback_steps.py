@@ -10,9 +10,13 @@ from typing import Any
 from prefect import task
 from prefect.logging import get_run_logger
 
+from tasks.cluster.answers import JsonObject
 from tasks.cluster.image_change import deployment_path
 from tasks.cluster.manager_sight import KINDS, sight_of
 from tasks.cluster.never_started import Judgement, Sight, never_started, so_far
+from tasks.cluster.recorded_change import change_recorded
+from tasks.cluster.rollout_view import containers
+from tasks.cluster.scaling import replicas_of, who_scaled
 from tasks.cluster.scaling_steps import ask_replicas
 from tasks.cluster.session import connected, hub
 from tasks.cluster.watch import View
@@ -31,11 +35,13 @@ from tasks.database.steps import BackupResult
 from tasks.database.way_back import find_archive, in_words, is_back, require_the_one
 from tasks.domain.amounts import megabytes
 from tasks.domain.errors import BlockedError, DriftError, StoppedError, UnprovenError
-from tasks.domain.inventory import Facts
+from tasks.domain.inventory import DeploymentKey, Facts
 from tasks.domain.journal import BackupMade, Ended, Entry, Journal, Try
 from tasks.domain.plan_text import table
 from tasks.domain.report import Report
+from tasks.domain.rollback_restored import restored_entry, without_overtaken
 from tasks.domain.rollback_text import rollback_markdown
+from tasks.domain.step import RolloutStep
 from tasks.record import stopping
 from tasks.record.artifacts import flush, keep_page, keep_table
 from tasks.record.feed import State
@@ -46,6 +52,7 @@ from tasks.record.telling import failure_told, tell
 
 SYNC_SECONDS = 20.0
 FLUSH_SECONDS = 15.0
+OVERTAKEN_BY = "the manager was written by somebody else before it had its old image"
 
 
 class Restored(Facts):
@@ -129,7 +136,7 @@ def begin_rollback(installation: str, way: WayBack, stop_all: bool, without: tup
     if record.journal is not None:
         return record.journal
     if way.under_way is not None:
-        record.adopt(way.under_way)
+        record.adopt(way.under_way if way.restored else without_overtaken(way.under_way, OVERTAKEN_BY))
     else:
         upgrade, now = way.upgrade, record.now()
         record.create(
@@ -190,12 +197,13 @@ def judge_database(installation: str, way: WayBack, allowed: bool) -> Judgement:
     record, before = held_record(installation), _followed(installation)
     if before.sight is None:
         raise StoppedError("The manager was stopped and not seen before.", next="Report this defect.")
-    found = never_started(way.manager_entries, before.sight, _sight_now(installation, way, before))
+    after = _sight_now(installation, way, before)
+    found = never_started(way.manager_entries, before.sight, after)
     begun = next((e for e in _journal(record).entries if e.kind == "scale" and e.key == way.upgrade.manager), None)
     if found.unchanged and way.under_way is None and begun is not None:
         entry = _entry(way, f"leave {way.database} as it is: {found.why}", "nothing to undo", record)
         with record.changing(entry) as done:
-            done.evidence = {"unchanged": found.why}
+            done.evidence = {"unchanged": found.why, "generation": generation_of(after.deployment or {})}
         tell("restore", State.DONE, f"{way.database} is left as it is: {found.why}")
         return found
     if not allowed:
@@ -241,10 +249,13 @@ def put_back_before(installation: str, way: WayBack, plan: RestorePlan, order: B
     again = any(e.kind == "restore" and e.done is None for e in _journal(record).entries)
     undo = f"apinizer-upgrade restore {safety} --exact, while no manager runs"
     entry = _entry(way, f"put {way.database} back exactly as {archive.name} has it", undo, record)
+    # Of the stopped manager, before anything is put back: whoever writes it from now on may start it.
+    stopped = generation_of(_manager_now(installation, way.upgrade.manager))
+    ask_replicas(installation)
     with record.changing(entry) as done:
         if again and _is_back(installation, way):
             tell("restore", State.DONE, f"{way.database} is as {archive.name} has it already")
-            done.evidence = {"archive": archive.name, "found": "it was put back already"}
+            done.evidence = {"archive": archive.name, "found": "it was put back already", "generation": stopped}
             return Restored(restored=True, why=f"put back from {archive.name}")
         evidence = restore_archive.fn(
             installation, manager, str(archive), request_of(way), plan, order, safety, ask_cluster=True
@@ -255,8 +266,42 @@ def put_back_before(installation: str, way: WayBack, plan: RestorePlan, order: B
             "sha256": evidence.sha256,
             "documents": evidence.documents,
             "dropped": ", ".join(evidence.dropped),
+            "generation": stopped,
         }
     return Restored(restored=True, why=f"put back from {archive.name}")
+
+
+@task(name="old image", task_run_name="image: {step.component} {step.key}", **LOOKS)
+def set_old_image(installation: str, step: RolloutStep, cause: str) -> bool:
+    """Set the manager's old images, only while nobody else wrote it since the database was seen to; whether it changed.
+
+    Raises `DriftError` where somebody did: the new manager may have run, and going on puts the database back once more.
+    """
+    name = str(step.key)
+    if stopping.asked():
+        raise StoppedError(f"{name} was not begun: the run is to stop.", observed="Its image is as it was.")
+    record = held_record(installation)
+    tell(name, State.RUNNING, ", ".join(step.images) or "its images are there already")
+    with failure_told(name):
+        _require_as_restored(_journal(record), step, _manager_now(installation, step.key))
+        evidence = change_recorded(connected(installation).apis[step.key.cluster], step, cause, record)
+        # Its patch decides on a later read than the look above.
+        _require_as_restored(_journal(record), step, _manager_now(installation, step.key))
+    tell(name, State.RUNNING, "image set" if evidence.changed else "nothing to set")
+    return evidence.changed
+
+
+def _require_as_restored(journal: Journal, step: RolloutStep, found: JsonObject) -> None:
+    images = {name: c.get("image") for name, c in containers(found["spec"]["template"]).items()}
+    at_old = all(images.get(change.container) == change.new for change in step.changes)
+    count = replicas_of(found)
+    if restored_entry(journal, at_old=at_old, replicas=count, generation=generation_of(found)) is None:
+        raise DriftError(
+            f"{step.key} was changed by somebody else since the database was seen to, so its new version may have run.",
+            observed=f"It wants {count} pods; its generation is {generation_of(found)}. {who_scaled(found)}".strip(),
+            next="See who scales it (a deployment tool, an autoscaler, a colleague) and stop that, then go on: the "
+            "database is put back once more.",
+        )
 
 
 @task(name="report", task_run_name="report", **LOOKS)
@@ -322,13 +367,20 @@ def usable_safety(installation: str, way: WayBack, order: BackupOrder) -> Path |
     stopped = former.of_manager("scale") if former else None
     if former is None or former.safety is None or stopped is None or "generation" not in stopped.evidence:
         return None
-    found = connected(installation).apis[way.upgrade.manager.cluster].get(deployment_path(way.upgrade.manager))
-    if found["metadata"].get("generation") != stopped.evidence["generation"]:
+    if generation_of(_manager_now(installation, way.upgrade.manager)) != stopped.evidence["generation"]:
         return None
     try:
         return find_archive(former.safety, Path(order.directory))
     except BlockedError:
         return None  # on another machine: one more is made
+
+
+def generation_of(deployment: JsonObject) -> int:
+    return int(deployment.get("metadata", {}).get("generation") or 0)
+
+
+def _manager_now(installation: str, key: DeploymentKey) -> JsonObject:
+    return connected(installation).apis[key.cluster].get(deployment_path(key))
 
 
 def _is_back(installation: str, way: WayBack) -> bool:

@@ -2,6 +2,7 @@
 
 from tasks.domain.errors import NOTHING_CHANGED
 from tasks.domain.journal import BackupMade, Entry, Journal
+from tasks.domain.rollback_restored import OVERTAKEN
 
 
 def safe_in_rollback(journal: Journal | None, known: str = "") -> str:
@@ -11,7 +12,7 @@ def safe_in_rollback(journal: Journal | None, known: str = "") -> str:
     """
     if journal is None or not journal.changed:
         return NOTHING_CHANGED
-    restore = next((entry for entry in journal.entries if entry.kind == "restore" and entry.changes), None)
+    restore = next((e for e in reversed(journal.entries) if e.kind == "restore" and e.changes), None)
     database = _database(journal, restore)
     if restore is not None and restore.done is None and known not in ("", NOTHING_CHANGED):
         database = known
@@ -45,6 +46,11 @@ def _database(journal: Journal, restore: Entry | None) -> str:
         return (
             f"{restore.subject} was being put back: of its collections some may be as the backup has them, others as "
             "they were, each whole. Start nothing on it before this rollback has gone on to its end."
+        )
+    if OVERTAKEN in restore.evidence:
+        return (
+            f"{restore.subject} was put back or left alone, and may be another since: {restore.evidence[OVERTAKEN]}. "
+            "Start nothing on it before this rollback has gone on to its end."
         )
     if "unchanged" in restore.evidence:
         return f"The database was not touched: {restore.evidence['unchanged']}"

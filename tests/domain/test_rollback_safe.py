@@ -2,6 +2,7 @@
 
 from tasks.domain.errors import NOTHING_CHANGED
 from tasks.domain.journal import Entry
+from tasks.domain.rollback_restored import without_overtaken
 from tasks.domain.rollback_safe import safe_in_rollback
 from tests.domain.journals import NEW, OLD, backup, journal, restore, rollback, scale, set_image
 
@@ -44,6 +45,18 @@ def test_the_database_is_back_and_the_manager_still_stopped() -> None:
     assert backup().archive in text
     assert "it had 1" in text
     assert f"Set to the images of {OLD}: apinizer/manager." in text
+
+
+def test_a_database_that_was_put_back_and_counts_no_more() -> None:
+    made = rollback(UPGRADE, "20260301-130000-bb", scale(done=41), restore(done=60))
+    over = without_overtaken(made, "the manager was started")
+    text = safe_in_rollback(over)
+    assert "the manager was started" in text
+    assert "Start nothing on it" in text
+    assert "is as it was before" not in text
+    again = safe_in_rollback(over.begin(restore()))
+    assert "was being put back" in again
+    assert "is as it was before" not in again
 
 
 def test_a_database_that_was_left_alone() -> None:

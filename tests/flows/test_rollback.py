@@ -13,7 +13,20 @@ from tasks.record.feed import listening
 from tests.cli.database import opened, snapshot
 from tests.flows.conftest import Run
 from tests.flows.test_failures import OTHERS, TOGETHER, Once, four_parts, no_secret
-from tests.flows.world import ALL, MANAGER, NEW, OLD, Watching, World, archives, journals, leftovers, needed, tag_of
+from tests.flows.world import (
+    ALL,
+    MANAGER,
+    NEW,
+    OLD,
+    Watching,
+    World,
+    archives,
+    eventually,
+    journals,
+    leftovers,
+    needed,
+    tag_of,
+)
 
 BAD, NEXT = "2025.08.0", "2025.11.1"
 
@@ -290,6 +303,49 @@ def test_a_manager_that_somebody_starts_meanwhile(
     assert failed.at(OLD) == ALL
     with opened(failed.sandbox.mongo_uri) as database:
         assert not [name for name in database.list_collection_names() if "introduced" in name]
+
+
+def test_a_manager_that_somebody_starts_between_two_tries(
+    failed: World, back: Callable[..., dict[str, Any]], resume: Run, backups: Path
+) -> None:
+    """Its database was put back, its old image not yet set: the new version migrates again."""
+    from tasks.record import stopping
+
+    act = Once("restore", "every collection checked", stopping.ask)
+    with listening(act), pytest.raises(StoppedError):
+        back()
+    assert act.acted
+    assert (failed.at(BAD), replicas(failed)[MANAGER]) == ({MANAGER}, 0)
+    failed.change(failed.path(MANAGER), {"spec": {"replicas": 1}})
+    assert eventually(lambda: any("introduced" in name for name in settings_names(failed)))
+    result = resume()
+    assert result["restored"]
+    assert not [name for name in settings_names(failed) if "introduced" in name]
+    assert failed.at(OLD) == ALL
+    assert replicas(failed)[MANAGER] == 1
+    assert len(archives(backups)) == 3  # what it made of the database since is in a backup too
+    assert ended(failed) == [("upgrade", "rolled back"), ("rollback", "complete")]
+
+
+def test_a_manager_that_somebody_starts_right_before_its_old_image_is_set(
+    failed: World, back: Callable[..., dict[str, Any]], resume: Run
+) -> None:
+    start = Once(MANAGER, f"manager:{OLD}", lambda: failed.change(failed.path(MANAGER), {"spec": {"replicas": 1}}))
+    with listening(start), pytest.raises(DriftError) as raised:
+        back()
+    assert start.acted
+    told = four_parts(raised.value)
+    assert "apinizer-upgrade resume" in told
+    assert failed.at(BAD) == {MANAGER}
+    assert eventually(lambda: any("introduced" in name for name in settings_names(failed)))
+    assert resume()["restored"]
+    assert not [name for name in settings_names(failed) if "introduced" in name]
+    assert failed.at(OLD) == ALL
+
+
+def settings_names(world: World) -> list[str]:
+    with opened(world.sandbox.mongo_uri) as database:
+        return list(database.list_collection_names())
 
 
 def test_a_worker_alone_goes_only_where_the_database_is(run: Run, world: World, sandbox: Sandbox) -> None:
