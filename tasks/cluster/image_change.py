@@ -228,6 +228,20 @@ def _evidence(step: RolloutStep, before: JsonObject, after: JsonObject) -> Chang
     )
 
 
+def changed_meanwhile(key: DeploymentKey) -> Callable[[], None]:
+    """A guard for where the look before found nothing to write, so that no undo was written: it forbids each write."""
+
+    def forbid() -> None:
+        raise DriftError(
+            f"Deployment {key} was changed between two looks at it.",
+            observed="The first found nothing to be done, the second did.",
+            safe="It was left as found.",
+            next="See who changed it, and put it back or leave it, then go on: that plans from the present state.",
+        )
+
+    return forbid
+
+
 def _who(deployment: JsonObject) -> str:
     """Who wrote the spec last and when, by metadata.managedFields; "" where the server keeps none."""
     entries = [

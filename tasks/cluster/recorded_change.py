@@ -5,7 +5,16 @@ from datetime import datetime
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.image_change import PATIENCE, ChangeEvidence, Patch, Sent, decide, deployment_path, set_images
+from tasks.cluster.image_change import (
+    PATIENCE,
+    ChangeEvidence,
+    Patch,
+    Sent,
+    changed_meanwhile,
+    decide,
+    deployment_path,
+    set_images,
+)
 from tasks.cluster.rollout_view import containers, uid
 from tasks.domain.discovery import selector_text
 from tasks.domain.errors import NotFoundError, UpgradeError
@@ -26,7 +35,7 @@ def change_recorded(api: KubernetesApi, step: RolloutStep, cause: str, record: R
     except NotFoundError:
         found = {}
     if not found or not isinstance(decide(found, step, cause), Patch):
-        evidence = set_images(api, step, cause, guard=record.require)
+        evidence = set_images(api, step, cause, guard=changed_meanwhile(step.key))
         if not evidence.changed:
             record.found_done("set-image", step.key, _seen(evidence))
         return evidence

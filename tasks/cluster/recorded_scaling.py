@@ -6,7 +6,7 @@ from datetime import datetime
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.image_change import PATIENCE, Sent, deployment_path
+from tasks.cluster.image_change import PATIENCE, Sent, changed_meanwhile, deployment_path
 from tasks.cluster.rollout import RolloutProgress, wait_ready
 from tasks.cluster.rollout_view import containers, uid
 from tasks.cluster.scaling import Patch, ScaleEvidence, decide_scale, replicas_of, scale, who_scaled
@@ -42,7 +42,7 @@ def scale_recorded(
         found = {}
     seen = replicas_of(found) if expect is None else expect
     if not found or not isinstance(decide_scale(found, what.uid, replicas, seen), Patch):
-        evidence = scale(api, what.key, what.uid, replicas, guard=record.require, expect=expect)
+        evidence = scale(api, what.key, what.uid, replicas, guard=changed_meanwhile(what.key), expect=expect)
         record.found_done("scale", what.key, evidence.told())
         return evidence
     sent = Sent()

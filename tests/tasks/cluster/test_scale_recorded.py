@@ -154,8 +154,12 @@ def another_image(connections: Connections, worker: DeploymentFacts) -> Iterator
     (had,) = worker.containers
     change = ImageChange(container=had.name, old=had.image, new="apinizercloud/worker:2025.08.0")
     yield step_of(worker).model_copy(update={"changes": (change,)})
-    own = {"spec": {"template": {"spec": {"containers": [{"name": had.name, "image": had.image}]}}}}
-    connections.apis[""].patch(PATH, own)
+    connections.apis[""].patch(PATH, {"spec": _image(had.name, had.image)})
+
+
+def _image(container: str, image: str) -> dict[str, Any]:
+    """The part of a Deployment's spec that sets it."""
+    return {"template": {"spec": {"containers": [{"name": container, "image": image}]}}}
 
 
 @pytest.mark.parametrize("code", [401, 403, 404])
@@ -200,6 +204,46 @@ def test_a_change_whose_answer_was_lost_is_not_withdrawn(
     (entry,) = entries(record)
     assert entry.done is not None
     assert entry.evidence["found"] == "its effect was there"
+
+
+@pytest.mark.parametrize("what", ["scale", "image"])
+def test_what_was_done_and_is_undone_between_two_looks_is_not_changed_without_an_entry(
+    connections: Connections,
+    worker: DeploymentFacts,
+    record: RunRecord,
+    another_image: RolloutStep,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    api, get = connections.apis[""], KubernetesApi.get
+    (had,) = worker.containers
+    image = another_image.changes[0].new
+    done, undone = (
+        ({"replicas": 0}, {"replicas": 2})
+        if what == "scale"
+        else (_image(had.name, image), _image(had.name, had.image))
+    )
+    api.patch(PATH, {"spec": done})
+    looks: list[str] = []
+
+    def undo(self: KubernetesApi, path: str, **query: Any) -> Any:
+        seen = get(self, path, **query)
+        if path == PATH and not looks:
+            looks.append(path)
+            api.patch(PATH, {"spec": undone})
+        return seen
+
+    def change() -> object:
+        if what == "image":
+            return change_recorded(api, another_image, "", record)
+        return scale_recorded(api, of(worker), 0, record)
+
+    monkeypatch.setattr(KubernetesApi, "get", undo)
+    with pytest.raises(DriftError, match="between two looks"):
+        change()
+    spec = api.get(PATH)["spec"]
+    assert (spec["replicas"], spec["template"]["spec"]["containers"][0]["image"]) == (2, had.image), "theirs stands"
+    assert entries(record) == ()
 
 
 def test_one_that_met_only_another_s_writes_counts_for_nothing(
