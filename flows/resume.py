@@ -54,11 +54,11 @@ def resume(
             run=journal.id,
         )
     if journal.kind == "rollback":
-        # The backup was named when it began.
+        # Only what was named: a rollback that was to leave the database alone does not put it back unasked.
         return rollback(
             run=journal.id,
             installation=installation,
-            backup=journal.backup.sha256 if journal.backup else "",
+            backup=str(journal.options.get("backup", "")),
             way=way,
             backup_dir=backup_dir,
             manager_timeout=manager_timeout or MANAGER_TIMEOUT,

@@ -73,7 +73,8 @@ class ReturnCourse:
             require_none_scales_up(scalers)
         restoring = self._look_at_database(way) if way.touches_database else None
         self._bring_images(way)
-        step(begin_rollback, self.installation, way, self.stop_all, self.without)
+        named = self.backup if restoring is not None else ""
+        step(begin_rollback, self.installation, way, self.stop_all, self.without, named)
         restored = _found(way)
         if way.touches_database:
             restored = self._database(way, down, restoring)
@@ -87,10 +88,10 @@ class ReturnCourse:
         """What is to become of the database, all proved; nothing is changed yet.  None where it may stay as it is."""
         step, value = self.passage.submit, self.passage.value
         judged = value(step(judge_so_far, self.installation, way))
-        if judged.unchanged and not self.backup:
+        if judged.unchanged and way.may_leave and not self.backup:
             return None
         if way.upgrade.backup is not None:
-            require_named(way.upgrade.backup, self.backup)
+            require_named(way.upgrade.backup, self.backup, way.under_way.id if way.under_way else way.upgrade.id)
         restoring = step(plan_way_back, self.installation, way, self.order)
         step(show_difference, self.installation, way)
         self.passage.value(step(check_place, self.order))

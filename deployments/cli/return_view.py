@@ -58,7 +58,8 @@ class Shown:
     @property
     def puts_back(self) -> bool:
         """Whether the database is put back, as far as can be seen now."""
-        return self.way.touches_database and not (self.judged is not None and self.judged.unchanged)
+        left = self.way.may_leave and self.judged is not None and self.judged.unchanged
+        return self.way.touches_database and not left
 
 
 def look(settings: InstallationSettings, run: str, without: Sequence[str], *, stop_all: bool, whole: bool) -> Shown:
@@ -76,7 +77,7 @@ def look(settings: InstallationSettings, run: str, without: Sequence[str], *, st
     shown = Shown(way, (*scalers, *way.warnings), stop_all, judged=judged)
     try:
         require_none_scales_up(scalers)
-        lost, restore = (None, None) if judged.unchanged else _database(connections, way, order, whole=whole)
+        lost, restore = _database(connections, way, order, whole=whole) if shown.puts_back else (None, None)
     except UpgradeError as error:
         return Shown(way, shown.findings, stop_all, judged=judged, refusal=error)
     images = _images(connections, way) if whole else None

@@ -21,6 +21,7 @@ from deployments.cli.return_view import Shown, look, shown_value, shown_view
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table
 from deployments.embedded import EmbeddedServer
+from tasks.database.way_back import require_named
 from tasks.domain.errors import NOTHING_CHANGED, HopelessError, UpgradeError, UsageError, before_any_change
 from tasks.domain.journal import Journal
 
@@ -55,14 +56,19 @@ def go_on(
 ) -> None:
     """Go on with a rollback that ended early, in a run that has begun; `ask` says that a person is there to be asked.
 
-    Its backup was named when it began.
+    Without one its backup is put back only where it was named before.
     """
-    made = journal.backup.sha256 if journal.backup else ""
-    wish = RollbackWish(run=journal.id, backup=made, stop_all=bool(journal.options.get("stop_all")))
+    wish = RollbackWish(run=journal.id, stop_all=bool(journal.options.get("stop_all")))
     shown = _shown(settings, wish, output, whole=False)
+    backup = str(journal.options.get("backup", ""))
+    made = shown.way.upgrade.backup
     if ask:
         _confirm(shown)
-    _carry_out(settings, wish, shown, output, server)
+        backup = made.sha256 if made and shown.puts_back else ""
+    elif made and shown.puts_back:
+        with before_any_change():
+            require_named(made, backup, journal.id)
+    _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
 
 
 def offered(

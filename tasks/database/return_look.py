@@ -69,6 +69,14 @@ class WayBack(Facts):
         return restored_entry(self.under_way, at_old=back.at_old, replicas=back.now, generation=self.generation)
 
     @property
+    def may_leave(self) -> bool:
+        """Whether the database may still turn out to be unchanged: no try before this one has begun to stop the manager.
+
+        The proof looks at the manager right before it is stopped.
+        """
+        return not self.restoring and (self.under_way is None or self.under_way.of_manager("scale") is None)
+
+    @property
     def restoring(self) -> bool:
         """Whether the rollback under way has begun to put the database back and has not recorded its end."""
         entries = self.under_way.entries if self.under_way else ()

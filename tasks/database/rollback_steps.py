@@ -130,13 +130,24 @@ def show_difference(installation: str, way: WayBack) -> Difference | None:
 
 
 @task(name="journal", task_run_name="journal", **LOOKS)
-def begin_rollback(installation: str, way: WayBack, stop_all: bool, without: tuple[str, ...]) -> Journal:  # noqa: FBT001 - a task's parameter
-    """Begin the journal of the rollback, or go on with the one that is there; from now on `resume` knows of it."""
+def begin_rollback(
+    installation: str,
+    way: WayBack,
+    stop_all: bool,  # noqa: FBT001 - a task's parameter
+    without: tuple[str, ...],
+    backup: str,
+) -> Journal:
+    """Begin the journal of the rollback, or go on with the one that is there; from now on `resume` knows of it.
+
+    `backup` is the one that was named to be put back, "" where none was: going on names no other.
+    """
     record = held_record(installation)
     if record.journal is not None:
         return record.journal
     if way.under_way is not None:
-        record.adopt(way.under_way if way.restored else without_overtaken(way.under_way, OVERTAKEN_BY))
+        former = way.under_way if way.restored else without_overtaken(way.under_way, OVERTAKEN_BY)
+        options = {**former.options, **({"backup": backup} if backup else {})}
+        record.adopt(former.model_copy(update={"options": options}))
     else:
         upgrade, now = way.upgrade, record.now()
         record.create(
@@ -148,7 +159,7 @@ def begin_rollback(installation: str, way: WayBack, stop_all: bool, without: tup
                 current=way.plan.plan.current,
                 to=way.plan.to,
                 request=upgrade.request,
-                options={"stop_all": stop_all, "without": ",".join(without)},
+                options={"stop_all": stop_all, "without": ",".join(without), "backup": backup},
                 begun=now,
                 tries=(Try(owner=record.owner, begun=now),),
                 backup=upgrade.backup,
@@ -200,7 +211,7 @@ def judge_database(installation: str, way: WayBack, allowed: bool) -> Judgement:
     after = _sight_now(installation, way, before)
     found = never_started(way.manager_entries, before.sight, after)
     begun = next((e for e in _journal(record).entries if e.kind == "scale" and e.key == way.upgrade.manager), None)
-    if found.unchanged and way.under_way is None and begun is not None:
+    if found.unchanged and way.may_leave and begun is not None:
         entry = _entry(way, f"leave {way.database} as it is: {found.why}", "nothing to undo", record)
         with record.changing(entry) as done:
             done.evidence = {"unchanged": found.why, "generation": generation_of(after.deployment or {})}

@@ -55,8 +55,11 @@ def _else(made: BackupMade, *, gone: bool) -> str:
     return "" if gone else f", or run this on {made.host}"
 
 
-def require_named(made: BackupMade, name: str) -> None:
-    """Raise UsageError where `name` is not this backup's: the beginning of its SHA-256, or its file's name."""
+def require_named(made: BackupMade, name: str, run: str) -> None:
+    """Raise UsageError where `name` is not this backup's: the beginning of its SHA-256, or its file's name.
+
+    `run` is the ID of the run that is to be named with it.
+    """
     wanted = name.strip().lower()
     short = len(wanted) >= SHORTEST and made.sha256.lower().startswith(wanted)
     if short or Path(name.strip()).name == Path(made.archive).name:
@@ -67,7 +70,8 @@ def require_named(made: BackupMade, name: str) -> None:
     raise UsageError(
         f"The backup of before the upgrade is {Path(made.archive).name}, SHA-256 {made.sha256[:12]}….",
         observed=observed,
-        next=f"Look at what it would undo (--dry-run), then name it: --backup {made.sha256[:12]}",
+        next=f"Look at what it would undo: apinizer-upgrade rollback {run} --dry-run. Then name it: "
+        f"apinizer-upgrade rollback {run} --backup {made.sha256[:12]}",
     )
 
 

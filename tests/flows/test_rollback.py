@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 
 from deployments.sandbox.launch import Sandbox
 from tasks.domain.errors import BlockedError, DamagedArchiveError, DriftError, RolloutError, StoppedError, UsageError
+from tasks.domain.journal import Journal, Owner, Try, run_id
+from tasks.domain.version import Version
 from tasks.record.feed import listening
 from tests.cli.database import opened, snapshot
 from tests.flows.conftest import Run
 from tests.flows.test_failures import OTHERS, TOGETHER, Once, four_parts, no_secret
+from tests.flows.test_resume import Dead
 from tests.flows.world import (
     ALL,
     MANAGER,
@@ -133,6 +137,77 @@ def test_a_manager_that_never_started_left_the_database_as_it_was(
     assert "never" in result["database"] or "No container" in result["database"]
     assert len(archives(backups)) == 1
     assert ended(world) == [("upgrade", "rolled back"), ("rollback", "complete")]
+
+
+@pytest.fixture
+def dead(run: Run, world: World, backups: Path) -> Dead:  # `run` makes the installation known
+    assert run
+    return Dead(world, backups)
+
+
+@pytest.fixture
+def unpulled(run: Run, world: World) -> World:
+    """An upgrade whose manager's image could not be pulled; a document that is in no backup was written since."""
+    world.sandbox.lose_image(f"apinizercloud/manager:{NEW}")
+    with pytest.raises(RolloutError):
+        run(NEW)
+    with opened(world.sandbox.mongo_uri) as database:
+        database.policy.insert_one({"_id": "made after the backup"})
+    return world
+
+
+def test_resumed_before_the_manager_was_stopped_a_database_that_nobody_named_is_left_alone(
+    unpulled: World, resume: Run, dead: Dead, backups: Path
+) -> None:
+    before, (upgrade,), now = snapshot(unpulled.sandbox.mongo_uri), dead.store.all(), datetime.now(UTC)
+    owner = Owner(user="somebody", host="elsewhere", pid=1, tool="apinizer-upgrade")
+    dead.store.create(
+        Journal(
+            id=run_id(now, "dead"),
+            kind="rollback",
+            of=upgrade.id,
+            manager=upgrade.manager,
+            current=upgrade.to,
+            to=Version(OLD),
+            request=upgrade.request,
+            options={"stop_all": False, "without": "", "backup": ""},
+            begun=now,
+            tries=(Try(owner=owner, begun=now),),
+            backup=upgrade.backup,
+        )
+    )
+    result = resume()
+    assert not result["restored"]
+    assert snapshot(unpulled.sandbox.mongo_uri) == before
+    assert len(archives(backups)) == 1
+    assert unpulled.at(OLD) == ALL
+    assert ended(unpulled) == [("upgrade", "rolled back"), ("rollback", "complete")]
+
+
+def test_resumed_after_the_manager_was_stopped_the_backup_has_to_be_named(
+    unpulled: World, back: Callable[..., dict[str, Any]], resume: Run
+) -> None:
+
+    def killed(*_: object, **__: object) -> None:
+        raise StoppedError("The process ended here.")
+
+    before = snapshot(unpulled.sandbox.mongo_uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.cluster.scaling_steps.wait_no_pods", killed)
+        with pytest.raises(StoppedError):
+            back(backup="")
+    assert replicas(unpulled)[MANAGER] == 0
+    # How the manager was right before it was stopped nobody saw to the end: it is not proved that nothing ran.
+    for again in (resume, lambda: back(backup="")):
+        with pytest.raises(UsageError) as refused:
+            again()
+        told = four_parts(refused.value)
+        assert f"apinizer-upgrade rollback {journals(unpulled)[-1]['id']} --backup {named(unpulled)}" in told
+        assert snapshot(unpulled.sandbox.mongo_uri) == before
+    assert back()["restored"]
+    assert unpulled.at(OLD) == ALL
+    with opened(unpulled.sandbox.mongo_uri) as database:
+        assert database.policy.find_one({"_id": "made after the backup"}) is None
 
 
 @pytest.fixture
