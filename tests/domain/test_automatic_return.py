@@ -5,7 +5,7 @@ import pytest
 from tasks.domain.automatic_return import may_go_back
 from tasks.domain.errors import DriftError, HopelessError, RolloutError, StoppedError, UnprovenError, UpgradeError
 from tasks.domain.journal import Ended, Journal
-from tests.domain.journals import at, backup, journal, rollback, set_image
+from tests.domain.journals import OTHER, at, backup, journal, rollback, set_image
 
 FAILED = journal("20260301-120000-aa", set_image(), backup=backup())
 DONE = set_image(done=60)
@@ -34,8 +34,18 @@ def test_every_other_end_is_a_persons_to_decide(kind: type[UpgradeError]) -> Non
         [FAILED.model_copy(update={"entries": ()})],
         [FAILED.end(at(90), Ended.COMPLETE)],
         [FAILED, rollback(FAILED)],
+        [FAILED.model_copy(update={"entries": (UNANSWERED,)}).take_up(OTHER, at(40_000))],
     ],
-    ids=["no journal", "no backup", "it answered", "another too", "nothing begun", "ended", "being rolled back"],
+    ids=[
+        "no journal",
+        "no backup",
+        "it answered",
+        "another too",
+        "nothing begun",
+        "ended",
+        "being rolled back",
+        "a try after it",
+    ],
 )
 def test_what_it_does_not_go_back_from(journals: list[Journal]) -> None:
     assert may_go_back(HopelessError("It crashes."), journals) is None
