@@ -6,6 +6,8 @@ from tasks.domain.errors import NOTHING_CHANGED
 from tasks.domain.journal import Journal, newest_first
 from tasks.domain.rollback_safe import safe_in_rollback
 
+NOT_THIS_TRY = "This try changed nothing."
+
 
 def standing(journals: Iterable[Journal]) -> Journal | None:
     """The unfinished run that has changed something, where there is one: a rollback rather than what it undoes."""
@@ -17,9 +19,9 @@ def safe_before(journal: Journal | None) -> str:
     if journal is None or not journal.changed:
         return NOTHING_CHANGED
     if journal.kind == "rollback":
-        return f"This try changed nothing. The rollback {journal.id} before it:\n{safe_in_rollback(journal)}"
+        return f"{NOT_THIS_TRY} The rollback {journal.id} before it:\n{safe_in_rollback(journal)}"
     touched = dict.fromkeys(entry.subject for entry in journal.entries if entry.changes)
-    told = f"This try changed nothing. Changed by the run {journal.id} before: {', '.join(touched)}."
+    told = f"{NOT_THIS_TRY} Changed by the run {journal.id} before: {', '.join(touched)}."
     if journal.backup is None:
         return told
     made = f"{journal.backup.archive} on {journal.backup.host}"

@@ -5,7 +5,13 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
+from deployments.sandbox.launch import Sandbox
+from tasks.domain.errors import NOTHING_CHANGED, HopelessError
+from tasks.record.feed import listening
 from tests.flows.conftest import Run
+from tests.flows.test_failures import Once, four_parts
 from tests.flows.world import (
     ALL,
     MANAGER,
@@ -151,3 +157,25 @@ def test_what_is_not_of_the_components_stays_as_it_is(run: Run, world: World) ->
         "log-shipper": "realcluster/pause:1",
     }
     assert "FATAL" not in json.dumps(world.answered())
+
+
+def test_what_stops_the_automatic_way_back_does_not_hide_why(
+    run: Run, world: World, sandbox: Sandbox, backups: Path
+) -> None:
+    sandbox.lose_image(f"apinizercloud/manager:{NEW}", "node-a", "node-b")
+    unread = Once(
+        "run",
+        "will not become Ready",
+        lambda: sandbox.fail_requests(403, path=r"/configmaps$", methods=("GET",)),
+    )
+    with listening(unread), pytest.raises(HopelessError, match="apinizer/manager will not become Ready") as raised:
+        run(NEW, on_failure="rollback")
+    sandbox.faults(answers=[])
+    text = four_parts(raised.value)
+    assert unread.acted
+    assert "The rollback that followed stopped:" in raised.value.happened
+    assert str(archives(backups)[0]) in raised.value.safe
+    assert NOTHING_CHANGED not in text
+    (journal,) = journals(world)
+    assert f"apinizer-upgrade rollback {journal['id']}" in raised.value.next
+    assert world.at(NEW) == {MANAGER}
