@@ -74,7 +74,7 @@ class ReturnCourse:
         restoring = self._look_at_database(way) if way.touches_database else None
         self._bring_images(way)
         named = self.backup if restoring is not None else ""
-        step(begin_rollback, self.installation, way, self.stop_all, self.without, named)
+        step(begin_rollback, self.installation, way, self.stop_all, named)
         restored = _found(way)
         if way.touches_database:
             restored = self._database(way, down, restoring)

@@ -68,6 +68,8 @@ def look(settings: InstallationSettings, run: str, without: Sequence[str], *, st
     journals = journal_store_for(connections, connections.inventory()).all()
     order = BackupOrder.of(settings, whole_server=False, leave_out=())
     way = look_for_way_back(connections, journals, run, order.directory, without)
+    if way.under_way is not None:
+        stop_all = bool(way.under_way.options.get("stop_all", stop_all))
     if not way.touches_database:
         return Shown(way, way.warnings, stop_all, images=_images(connections, way) if whole else None)
     manager = way.manager

@@ -58,7 +58,7 @@ def go_on(
 
     Without one its backup is put back only where it was named before.
     """
-    wish = RollbackWish(run=journal.id, stop_all=bool(journal.options.get("stop_all")))
+    wish = RollbackWish(run=journal.id)
     shown = _shown(settings, wish, output, whole=False)
     backup = str(journal.options.get("backup", ""))
     made = shown.way.upgrade.backup

@@ -29,7 +29,7 @@ class WayBack(Facts):
     """The upgrade to undo, the rollback that is under way (None where one begins), and what is planned.
 
     `archive` is the backup's path on this machine, "" where the database has not to be put back; `generation` is the
-    manager's as it is now.
+    manager's as it is now; `without` are the Deployments that are left as they are.
     """
 
     upgrade: Journal
@@ -38,6 +38,7 @@ class WayBack(Facts):
     plan: RollbackPlan
     database: str
     generation: int = 0
+    without: tuple[str, ...] = ()
     archive: str = ""
     warnings: tuple[Finding, ...] = ()
 
@@ -88,6 +89,7 @@ def look_for_way_back(
 ) -> WayBack:
     """Find the upgrade that `run` means and plan the way back from it; the backup is only found, not read.
 
+    What the rollback under way leaves as it is stays so, whatever `without` adds.
     Raises what `choose_rollback`, `require_allowed` and `find_archive` raise, and BlockedError for a plan's findings.
     """
     upgrade, under_way = choose_rollback(journals, run)
@@ -108,7 +110,8 @@ def look_for_way_back(
     )
     running = ask_running_version(connections.apis[manager.key.cluster], manager) if manager.ready else None
     former = [j for j in journals if j.kind == "rollback" and j.of == upgrade.id]
-    plan = rollback_plan(upgrade, inventory, running=running, rollbacks=former, without=without)
+    left = (*without, *(_left_out(under_way, upgrade, inventory) if under_way else ()))
+    plan = rollback_plan(upgrade, inventory, running=running, rollbacks=former, without=left)
     plan.require_allowed()
     found = WayBack(
         upgrade=upgrade,
@@ -119,11 +122,18 @@ def look_for_way_back(
         generation=int(
             connections.apis[manager.key.cluster].get(deployment_path(manager.key))["metadata"]["generation"]
         ),
+        without=tuple(dict.fromkeys(left)),
         warnings=(*warnings, *(f for f in plan.plan.findings if f not in plan.blocked_by)),
     )
     if upgrade.backup is None or not plan.database or found.restored:
         return found
     return found.model_copy(update={"archive": str(find_archive(upgrade.backup, Path(directory)))})
+
+
+def _left_out(under_way: Journal, upgrade: Journal, inventory: Inventory) -> tuple[str, ...]:
+    """What the rollback was told to leave as it is, as far as it is still known."""
+    known = {str(d.key) for d in inventory.deployments} | {str(e.key) for e in upgrade.entries if e.key}
+    return tuple(name for name in str(under_way.options.get("without", "")).split(",") if name in known)
 
 
 def read_sight(api: KubernetesApi, manager: DeploymentFacts) -> Sight:

@@ -134,7 +134,6 @@ def begin_rollback(
     installation: str,
     way: WayBack,
     stop_all: bool,  # noqa: FBT001 - a task's parameter
-    without: tuple[str, ...],
     backup: str,
 ) -> Journal:
     """Begin the journal of the rollback, or go on with the one that is there; from now on `resume` knows of it.
@@ -146,7 +145,7 @@ def begin_rollback(
         return record.journal
     if way.under_way is not None:
         former = way.under_way if way.restored else without_overtaken(way.under_way, OVERTAKEN_BY)
-        options = {**former.options, **({"backup": backup} if backup else {})}
+        options = {**former.options, "without": ",".join(way.without), **({"backup": backup} if backup else {})}
         record.adopt(former.model_copy(update={"options": options}))
     else:
         upgrade, now = way.upgrade, record.now()
@@ -159,7 +158,7 @@ def begin_rollback(
                 current=way.plan.plan.current,
                 to=way.plan.to,
                 request=upgrade.request,
-                options={"stop_all": stop_all, "without": ",".join(without), "backup": backup},
+                options={"stop_all": stop_all, "without": ",".join(way.without), "backup": backup},
                 begun=now,
                 tries=(Try(owner=record.owner, begun=now),),
                 backup=upgrade.backup,

@@ -402,6 +402,22 @@ def test_a_manager_that_somebody_starts_between_two_tries(
     assert ended(failed) == [("upgrade", "rolled back"), ("rollback", "complete")]
 
 
+def test_going_on_leaves_out_what_it_was_told_to(
+    failed: World, back: Callable[..., dict[str, Any]], resume: Run, backups: Path
+) -> None:
+    from tasks.record import stopping
+
+    _third_image(failed, backups)
+    act = Once(MANAGER, "image set", stopping.ask)
+    with listening(act), pytest.raises(StoppedError):
+        back(without=["test/worker"])
+    assert act.acted
+    assert resume()["complete"]
+    assert failed.at(OLD) == ALL - {"test/worker"}
+    assert failed.at(NEXT) == {"test/worker"}
+    assert journals(failed)[-1]["options"]["without"] == "test/worker"
+
+
 def test_a_manager_that_somebody_starts_right_before_its_old_image_is_set(
     failed: World, back: Callable[..., dict[str, Any]], resume: Run
 ) -> None:
