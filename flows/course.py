@@ -163,9 +163,10 @@ class Course:
         return f"{made.archive} on {made.host}" if made else ""
 
     def _folders(self) -> list[str]:
-        """Where backups of this run are on this machine."""
+        """Where backups of this run can be reached from here."""
         made = self.journal.backup if self.journal else None
-        here = [str(Path(made.archive).parent)] if made and made.host == self.record.owner.host else []
+        reached = made and (made.host == self.record.owner.host or Path(made.archive).exists())
+        here = [str(Path(made.archive).parent)] if made and reached else []
         return list(dict.fromkeys(str(Path(folder).resolve()) for folder in (*here, self.order.directory)))
 
     def _failed(self, failure: State[Any]) -> UpgradeError:

@@ -262,7 +262,8 @@ class RunRecord:
         self._open_store().save(journal)
         self.journal = journal
         made = journal.safety if journal.kind == "rollback" else journal.backup
-        if made is None or made.host != self.owner.host:
+        # In a pod the host is another each time, and the volume with the backup the same.
+        if made is None or not (made.host == self.owner.host or Path(made.archive).exists()):
             return
         if self._untold and (told := beside(journal, Path(made.archive).parent)):
             self._untold = False

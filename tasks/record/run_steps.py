@@ -137,7 +137,8 @@ def note_backup(installation: str, backup: BackupResult, version: str) -> None:
 def find_former_backup(installation: str, needed: bool) -> None:  # noqa: FBT001 - a task's parameter
     """The backup that a former try made is the one of before: no other can be made any more.
 
-    Where the manager's image is still to be set (`needed`) it is read back whole once more, if it is on this machine;
+    Where the manager's image is still to be set (`needed`) it is read back whole once more, if it can be reached from
+    here (a pod's host is another each time, and the volume the same);
     raise `BlockedError` where it is gone, `UnprovenError` where it is another.
     """
     made = _journal_of(held_record(installation)).backup
@@ -147,12 +148,12 @@ def find_former_backup(installation: str, needed: bool) -> None:  # noqa: FBT001
             observed="The journal names none.",
             next="Leave this run as it is (apinizer-upgrade runs abandon), then look for a backup by hand.",
         )
-    here = made.host == socket.gethostname()
     with failure_told("backup"):
-        if not here:
-            tell("backup", State.DONE, f"{made.archive}, on {made.host}; from here it cannot be looked at")
-        elif not Path(made.archive).exists():
-            _gone(made, needed=needed)
+        if not Path(made.archive).exists():
+            if made.host == socket.gethostname():
+                _gone(made, needed=needed)
+            else:
+                tell("backup", State.DONE, f"{made.archive}, on {made.host}; from here it cannot be looked at")
         elif needed and told_proof(Path(made.archive)).sha256 != made.sha256:
             raise UnprovenError(
                 "The backup of this run is not the one that was proved.",

@@ -163,6 +163,37 @@ def test_killed_right_after_the_managers_change_it_is_not_made_again(
     assert json.loads(Path(f"{made.archive}.journal.json").read_text())["how"] == "complete"
 
 
+def test_from_another_pod_with_the_same_volume_the_backup_is_looked_at(
+    run: Run, resume: Run, dead: Dead, world: World, sandbox: Sandbox, backups: Path, tmp_path: Path
+) -> None:
+    image = f"apinizercloud/manager:{NEW}"
+    sandbox.lose_image(image, "node-a", "node-b")
+    with pytest.raises(RolloutError):
+        run(NEW, order="all components together")
+    (archive,) = archives(backups)
+    assert needed(backups) == {archive.name: ["upgrade"]}
+    (journal,) = dead.store.all()
+    assert journal.backup is not None
+    store = dead.store
+    store.all()
+    store.save(journal.model_copy(update={"backup": journal.backup.model_copy(update={"host": "the-other-pod"})}))
+    sandbox.faults(missing_images={})
+    for node in ("node-a", "node-b"):
+        sandbox.load_image(image, node)
+    assert resume(backup_dir=str(tmp_path / "elsewhere"))["complete"]
+    assert needed(backups) == {}
+    assert json.loads(archive.with_name(f"{archive.name}.journal.json").read_text())["how"] == "complete"
+
+
+def test_from_another_pod_a_backup_that_is_another_does_not_pass(resume: Run, dead: Dead, world: World) -> None:
+    made = dead.backup(host="the-other-pod", sha256="0" * 64)
+    dead.run(backup=made, manager=True)
+    before = world.written()
+    with pytest.raises(UnprovenError, match="not the one that was proved"):
+        resume()
+    assert world.written() == before
+
+
 @pytest.mark.parametrize("fault", ["gone", "another"])
 def test_without_its_backup_the_manager_is_not_set(resume: Run, dead: Dead, world: World, fault: str) -> None:
     made = dead.backup(**{"sha256": "0" * 64} if fault == "another" else {})
