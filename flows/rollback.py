@@ -17,8 +17,10 @@ from flows.passage import AGAIN, Passage
 from flows.return_course import ReturnCourse
 from tasks.cluster.session import session
 from tasks.database.order import BackupOrder
+from tasks.database.rollback_steps import said_of_database
 from tasks.domain.errors import NOTHING_CHANGED, UpgradeError
 from tasks.domain.rollback_safe import safe_in_rollback
+from tasks.domain.safe_before import safe_before
 from tasks.domain.way import Way
 from tasks.images.session import images_open
 from tasks.record.run_record import RunRecord, recorded
@@ -57,17 +59,20 @@ def rollback(
         stack.enter_context(session(installation))
         stack.enter_context(images_open(installation, by_way(settings.images, way)))
         record = stack.enter_context(recorded(installation, run=str(flow_run.id or "")))
-        passage = stack.enter_context(
-            Passage("rollback", NOTHING_CHANGED, told=lambda error: told_in_rollback(record, error))
-        )
+
+        def told(error: UpgradeError) -> UpgradeError:
+            return told_in_rollback(record, error, said_of_database(installation))
+
+        passage = stack.enter_context(Passage("rollback", NOTHING_CHANGED, told=told))
         course = ReturnCourse(
             installation, passage, record, order, run, backup, tuple(without), stop_all, manager_timeout, timeout
         )
         return course.go()
 
 
-def told_in_rollback(record: RunRecord, error: UpgradeError) -> UpgradeError:
-    """The error with what is safe now and with the ways on, as the journal has them."""
-    again = "" if record.journal is not None and record.journal.changed and error.next == AGAIN else error.next
-    safe = safe_in_rollback(record.journal, error.safe)
+def told_in_rollback(record: RunRecord, error: UpgradeError, known: str = "") -> UpgradeError:
+    """The error with what is safe now and with the ways on, as the journal has them; `known` as `safe_in_rollback` has it."""
+    begun = record.journal is not None and record.journal.changed
+    again = "" if begun and error.next == AGAIN else error.next
+    safe = safe_in_rollback(record.journal, known) if begun else safe_before(record.standing)
     return record.with_ways(type(error)(error.happened, observed=error.observed, safe=safe, next=again))

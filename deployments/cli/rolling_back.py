@@ -24,6 +24,7 @@ from deployments.embedded import EmbeddedServer
 from tasks.database.way_back import require_named
 from tasks.domain.errors import NOTHING_CHANGED, HopelessError, UpgradeError, UsageError, before_any_change
 from tasks.domain.journal import Journal
+from tasks.domain.safe_before import safe_before
 
 PATIENCE = 10.0
 
@@ -59,14 +60,14 @@ def go_on(
     Without one its backup is put back only where it was named before.
     """
     wish = RollbackWish(run=journal.id)
-    shown = _shown(settings, wish, output, whole=False)
+    shown = _shown(settings, wish, output, whole=False, safe=safe_before(journal))
     backup = str(journal.options.get("backup", ""))
     made = shown.way.upgrade.backup
     if ask:
         _confirm(shown)
         backup = made.sha256 if made and shown.puts_back else ""
     elif made and shown.puts_back:
-        with before_any_change():
+        with before_any_change(safe_before(journal)):
             require_named(made, backup, journal.id)
     _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
 
@@ -94,15 +95,17 @@ def offered(
     )
 
 
-def _shown(settings: InstallationSettings, wish: RollbackWish, output: Format, *, whole: bool) -> Shown:
-    """What was found, on the screen; raise what stands against it."""
+def _shown(
+    settings: InstallationSettings, wish: RollbackWish, output: Format, *, whole: bool, safe: str = NOTHING_CHANGED
+) -> Shown:
+    """What was found, on the screen; raise what stands against it, with what is `safe` meanwhile."""
     screen = console(stderr=output is Format.JSON)
-    with before_any_change(), screen.status("Looking at the way back"):
+    with before_any_change(safe), screen.status("Looking at the way back"):
         shown = look(settings, wish.run, wish.without, stop_all=wish.stop_all, whole=whole)
     if output is Format.TEXT or not whole:
         screen.print(shown_view(shown))
     if shown.refusal is not None:
-        raise DocumentedError(shown.refusal, shown_value(shown))
+        raise DocumentedError(shown.refusal.with_safe(safe), shown_value(shown))
     return shown
 
 

@@ -34,7 +34,7 @@ from tasks.database.source import address_of
 from tasks.database.steps import BackupResult
 from tasks.database.way_back import find_archive, in_words, is_back, require_the_one
 from tasks.domain.amounts import megabytes
-from tasks.domain.errors import BlockedError, DriftError, StoppedError, UnprovenError
+from tasks.domain.errors import BlockedError, DriftError, StoppedError, UnprovenError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Facts
 from tasks.domain.journal import BackupMade, Ended, Entry, Journal, Try
 from tasks.domain.plan_text import table
@@ -248,6 +248,25 @@ def keep_safety(installation: str, way: WayBack, made: BackupResult, version: st
     )
 
 
+_said: dict[str, str] = {}
+
+
+@contextmanager
+def _saying(installation: str) -> Iterator[None]:
+    """While the restore itself is at work: what it says is safe when it fails, it alone knows of the database."""
+    _said.pop(installation, None)
+    try:
+        yield
+    except UpgradeError as error:
+        _said[installation] = error.safe
+        raise
+
+
+def said_of_database(installation: str) -> str:
+    """What the restore of this run said is safe when it failed, once; "" where it did not fail."""
+    return _said.pop(installation, "")
+
+
 @task(name="restore", task_run_name="restore {way.database}", **PATIENT)
 def put_back_before(installation: str, way: WayBack, plan: RestorePlan, order: BackupOrder, safety: str) -> Restored:
     """Put the database back exactly as the backup has it, no manager meanwhile; journalled.
@@ -267,9 +286,10 @@ def put_back_before(installation: str, way: WayBack, plan: RestorePlan, order: B
             tell("restore", State.DONE, f"{way.database} is as {archive.name} has it already")
             done.evidence = {"archive": archive.name, "found": "it was put back already", "generation": stopped}
             return Restored(restored=True, why=f"put back from {archive.name}")
-        evidence = restore_archive.fn(
-            installation, manager, str(archive), request_of(way), plan, order, safety, ask_cluster=True
-        )
+        with _saying(installation):
+            evidence = restore_archive.fn(
+                installation, manager, str(archive), request_of(way), plan, order, safety, ask_cluster=True
+            )
         ask_replicas(installation)
         done.evidence = {
             "archive": archive.name,
@@ -293,19 +313,23 @@ def set_old_image(installation: str, step: RolloutStep, cause: str) -> bool:
     record = held_record(installation)
     tell(name, State.RUNNING, ", ".join(step.images) or "its images are there already")
     with failure_told(name):
-        _require_as_restored(_journal(record), step, _manager_now(installation, step.key))
+        _require_as_restored(record, step, _manager_now(installation, step.key))
         evidence = change_recorded(connected(installation).apis[step.key.cluster], step, cause, record)
         # Its patch decides on a later read than the look above.
-        _require_as_restored(_journal(record), step, _manager_now(installation, step.key))
+        _require_as_restored(record, step, _manager_now(installation, step.key))
     tell(name, State.RUNNING, "image set" if evidence.changed else "nothing to set")
     return evidence.changed
 
 
-def _require_as_restored(journal: Journal, step: RolloutStep, found: JsonObject) -> None:
+def _require_as_restored(record: RunRecord, step: RolloutStep, found: JsonObject) -> None:
+    journal = _journal(record)
     images = {name: c.get("image") for name, c in containers(found["spec"]["template"]).items()}
     at_old = all(images.get(change.container) == change.new for change in step.changes)
     count = replicas_of(found)
     if restored_entry(journal, at_old=at_old, replicas=count, generation=generation_of(found)) is None:
+        overtaken = without_overtaken(journal, OVERTAKEN_BY)
+        record.save_other(overtaken)
+        record.journal = overtaken
         raise DriftError(
             f"{step.key} was changed by somebody else since the database was seen to, so its new version may have run.",
             observed=f"It wants {count} pods; its generation is {generation_of(found)}. {who_scaled(found)}".strip(),

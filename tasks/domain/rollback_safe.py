@@ -8,7 +8,8 @@ from tasks.domain.rollback_restored import OVERTAKEN
 def safe_in_rollback(journal: Journal | None, known: str = "") -> str:
     """The sentences that an operator needs first when a rollback has stopped; None: it has not begun.
 
-    `known` is what the step that failed says of it: a restore knows better than its journal how far it came.
+    `known` is what the restore itself says of it, where that failed: it knows better than its journal how far it came.
+    What other steps say is not of the database.
     """
     if journal is None or not journal.changed:
         return NOTHING_CHANGED

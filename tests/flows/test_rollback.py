@@ -300,7 +300,8 @@ def test_what_is_refused_before_anything_is_touched(
         back(backup=backup)
     told = four_parts(raised.value)  # type: ignore[arg-type]
     assert text in told
-    assert "Nothing was changed" in told
+    assert "This try changed nothing." in raised.value.safe  # type: ignore[attr-defined]
+    assert MANAGER in raised.value.safe  # type: ignore[attr-defined]
     no_secret(failed, told)
     assert failed.written() == before
     assert settings(failed) == content
@@ -349,7 +350,7 @@ def test_interrupted_it_tells_where_and_goes_on(
     assert act.acted, seen
     if ended(failed)[-1][0] == "upgrade":
         assert stopped is not None
-        assert stopped.safe == "Nothing was changed."
+        assert stopped.safe.startswith("This try changed nothing.")
     elif stopped is not None:
         assert "Nothing was changed" not in stopped.safe
         assert f"apinizer-upgrade resume {journals(failed)[-1]['id']}" in stopped.next
@@ -402,6 +403,22 @@ def test_a_manager_that_somebody_starts_between_two_tries(
     assert ended(failed) == [("upgrade", "rolled back"), ("rollback", "complete")]
 
 
+def test_a_manager_that_somebody_starts_as_soon_as_the_database_is_back(
+    failed: World, back: Callable[..., dict[str, Any]]
+) -> None:
+    """Whoever notices first, the watch or the setting of the image: what is said is what holds of the database."""
+    text, up = "every collection checked", {"spec": {"replicas": 1}}
+    start = Once("restore", text, lambda: failed.change(failed.path(MANAGER), up))
+    with listening(start), pytest.raises(DriftError) as raised:
+        back()
+    assert start.acted
+    assert "Start nothing on it" in raised.value.safe
+    assert "left as found" not in raised.value.safe
+    assert back()["restored"]
+    assert failed.at(OLD) == ALL
+    assert not [name for name in settings_names(failed) if "introduced" in name]
+
+
 def test_going_on_leaves_out_what_it_was_told_to(
     failed: World, back: Callable[..., dict[str, Any]], resume: Run, backups: Path
 ) -> None:
@@ -427,6 +444,8 @@ def test_a_manager_that_somebody_starts_right_before_its_old_image_is_set(
     assert start.acted
     told = four_parts(raised.value)
     assert "apinizer-upgrade resume" in told
+    assert "Start nothing on it" in raised.value.safe
+    assert "is as it was" not in raised.value.safe
     assert failed.at(BAD) == {MANAGER}
     assert eventually(lambda: any("introduced" in name for name in settings_names(failed)))
     assert resume()["restored"]
