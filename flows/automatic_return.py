@@ -4,9 +4,8 @@ from typing import Any
 
 from flows.rollback import rollback
 from tasks.cluster.session import session
-from tasks.domain.automatic_return import may_go_back
-from tasks.domain.errors import NOTHING_CHANGED, HopelessError, StoppedError, UpgradeError
-from tasks.domain.safe_before import NOT_THIS_TRY
+from tasks.domain.automatic_return import may_go_back, not_gone_back
+from tasks.domain.errors import NOTHING_CHANGED, HopelessError, UpgradeError
 from tasks.domain.way import Way
 from tasks.record.journal_store import journal_store_for
 
@@ -43,21 +42,6 @@ def go_back_after(
     except UpgradeError as stopped:
         return not_gone_back(error, stopped)
     return HopelessError(error.happened, observed=error.observed, safe=_safe(done), next=_next(error, done))
-
-
-def not_gone_back(error: HopelessError, stopped: UpgradeError) -> UpgradeError:
-    """The manager's failure stays the news, with what stopped the way back.
-
-    Where that one changed nothing, what is safe is as the upgrade left it.
-    """
-    unchanged = stopped.safe == NOTHING_CHANGED or stopped.safe.startswith(NOT_THIS_TRY)
-    kind = StoppedError if isinstance(stopped, StoppedError) else HopelessError
-    return kind(
-        f"{error.happened} The rollback that followed stopped: {stopped.happened}",
-        observed=f"{error.observed}\nThe rollback: {stopped.observed}",
-        safe=error.safe if unchanged else stopped.safe,
-        next="\n".join(dict.fromkeys([*stopped.next.splitlines(), *(error.next.splitlines() if unchanged else ())])),
-    )
 
 
 def _safe(done: dict[str, Any]) -> str:

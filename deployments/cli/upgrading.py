@@ -12,11 +12,13 @@ from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.look import require_allowed
 from deployments.cli.options import Format, OnFailure
-from deployments.cli.outcome import unwritten
+from deployments.cli.outcome import DocumentedError, unwritten
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table, plan_value, plan_view
+from deployments.embedded import EmbeddedServer
 from tasks.cluster.planning import Connections, prove_there, read_plan
-from tasks.domain.errors import HopelessError, UpgradeError, before_any_change
+from tasks.domain.automatic_return import may_go_back, not_gone_back
+from tasks.domain.errors import NOTHING_CHANGED, HopelessError, UpgradeError, before_any_change
 from tasks.domain.journal import require_none_unfinished
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.safe_before import safe_before, standing
@@ -70,9 +72,24 @@ def upgrade(
         except HopelessError as error:
             if on_failure is OnFailure.STOP or not person:
                 raise
-            raise rolling_back.offered(settings, error, output, server) from None
+            raise _offered(settings, error, output, server) from None
         with written(report):
             print_report(report, output)
+
+
+def _offered(
+    settings: InstallationSettings, error: HopelessError, output: Format, server: EmbeddedServer | None
+) -> UpgradeError:
+    """Offer a person the way back where it is one; the error to end with, the manager's failure first."""
+    try:
+        with before_any_change():
+            connections = Connections.open(settings, patience=PATIENCE)
+            chosen = may_go_back(error, journal_store_for(connections, connections.inventory()).all())
+        return error if chosen is None else rolling_back.offered(settings, error, output, server)
+    except DocumentedError as refused:
+        return not_gone_back(error, refused.error.with_safe(NOTHING_CHANGED))
+    except UpgradeError as stopped:
+        return not_gone_back(error, stopped)
 
 
 def _confirm(plan: Plan) -> None:

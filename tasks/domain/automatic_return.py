@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from tasks.domain.errors import HopelessError, UpgradeError
+from tasks.domain.errors import NOTHING_CHANGED, HopelessError, StoppedError, UpgradeError
 from tasks.domain.journal import BackupMade, Journal, newest_first
+from tasks.domain.safe_before import NOT_THIS_TRY
 
 
 def may_go_back(error: UpgradeError, journals: Sequence[Journal]) -> tuple[Journal, BackupMade] | None:
@@ -22,3 +23,18 @@ def may_go_back(error: UpgradeError, journals: Sequence[Journal]) -> tuple[Journ
     manager_alone = bool(changed) and all(entry.key == journal.manager for entry in changed)
     served = any("answered" in entry.evidence for entry in changed)
     return (journal, journal.backup) if manager_alone and not served else None
+
+
+def not_gone_back(error: HopelessError, stopped: UpgradeError) -> UpgradeError:
+    """The manager's failure stays the news, with what stopped the way back.
+
+    Where that one changed nothing, what is safe is as the upgrade left it.
+    """
+    unchanged = stopped.safe == NOTHING_CHANGED or stopped.safe.startswith(NOT_THIS_TRY)
+    kind = StoppedError if isinstance(stopped, StoppedError) else HopelessError
+    return kind(
+        f"{error.happened} The rollback that followed stopped: {stopped.happened}",
+        observed=f"{error.observed}\nThe rollback: {stopped.observed}",
+        safe=error.safe if unchanged else stopped.safe,
+        next="\n".join(dict.fromkeys([*stopped.next.splitlines(), *(error.next.splitlines() if unchanged else ())])),
+    )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -228,3 +229,22 @@ def test_killed_it_leaves_no_process_and_is_gone_on_with(fresh: Story) -> None:
     # What was under way when it was killed was set once.
     assert sorted(e["subject"] for e in journal["entries"]) == sorted(ALL)
     assert all(e.get("done") for e in journal["entries"])
+
+
+def test_a_person_is_not_offered_to_go_back_from_a_manager_that_serves(fresh: Story) -> None:
+    fresh.sandbox.lose_image(f"apinizercloud/worker:{NEW}", "node-a", "node-b")
+    near, far = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, "upgrade", "--to", NEW, "--on-failure", "rollback"],
+        stdin=far, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=fresh.folder,
+        env=clean_environment() | fresh.sandbox.env() | {"HOME": str(fresh.folder)},
+    )  # fmt: skip
+    os.write(near, b"y\nn\n")
+    _, err = process.communicate(timeout=180)
+    os.close(near)
+    os.close(far)
+    assert process.returncode == 1, err
+    four_parts(err[err.index("Error: ") :])
+    assert err.count("?") == 1, err
+    assert f"apinizercloud/worker:{NEW}" in err
+    assert MANAGER in fresh.world.at(NEW)

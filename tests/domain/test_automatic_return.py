@@ -2,8 +2,17 @@
 
 import pytest
 
-from tasks.domain.automatic_return import may_go_back
-from tasks.domain.errors import DriftError, HopelessError, RolloutError, StoppedError, UnprovenError, UpgradeError
+from tasks.domain.automatic_return import may_go_back, not_gone_back
+from tasks.domain.errors import (
+    NOTHING_CHANGED,
+    BlockedError,
+    DriftError,
+    HopelessError,
+    RolloutError,
+    StoppedError,
+    UnprovenError,
+    UpgradeError,
+)
 from tasks.domain.journal import Ended, Journal
 from tests.domain.journals import OTHER, at, backup, journal, rollback, set_image
 
@@ -49,3 +58,23 @@ def test_every_other_end_is_a_persons_to_decide(kind: type[UpgradeError]) -> Non
 )
 def test_what_it_does_not_go_back_from(journals: list[Journal]) -> None:
     assert may_go_back(HopelessError("It crashes."), journals) is None
+
+
+MANAGER = HopelessError(
+    "It crashes.", observed="FATAL", safe="Its backup is there.", next="apinizer-upgrade rollback a"
+)
+
+
+@pytest.mark.parametrize("safe", [NOTHING_CHANGED, "This try changed nothing. Changed by the run a before: m."])
+def test_what_stopped_the_way_back_before_a_change(safe: str) -> None:
+    told = not_gone_back(MANAGER, BlockedError("No disk.", observed="0 bytes", safe=safe, next="Free some."))
+    assert (type(told), told.safe) == (HopelessError, MANAGER.safe)
+    assert told.happened == "It crashes. The rollback that followed stopped: No disk."
+    assert told.next.splitlines() == ["Free some.", "apinizer-upgrade rollback a"]
+
+
+def test_what_stopped_the_way_back_after_one() -> None:
+    told = not_gone_back(
+        MANAGER, StoppedError("Interrupted.", safe="Scaled down: m.", next="apinizer-upgrade resume b")
+    )
+    assert (type(told), told.safe, told.next) == (StoppedError, "Scaled down: m.", "apinizer-upgrade resume b")
