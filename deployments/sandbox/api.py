@@ -256,17 +256,16 @@ class Api:
             exchange.asks("allowWatchBookmarks"),
         )
         watches = self._cluster.watches
-        events = watches.events(request, watches.begin(request))
+        with watches.opened(request) as queue, contextlib.suppress(BrokenConnectionError):
 
-        async def lines() -> AsyncIterator[bytes]:
-            first = True
-            async with contextlib.aclosing(events) as source:
-                async for event in source:
-                    shown = tables.of_event(resource, event, exchange, header=first)
-                    first = False
-                    yield dump(shown or event) + b"\n"
+            async def lines() -> AsyncIterator[bytes]:
+                first = True
+                async with contextlib.aclosing(watches.deliver(request, queue)) as source:
+                    async for event in source:
+                        shown = tables.of_event(resource, event, exchange, header=first)
+                        first = False
+                        yield dump(shown or event) + b"\n"
 
-        with contextlib.suppress(BrokenConnectionError):
             await exchange.stream(lines(), "application/json")
             return
         raise ConnectionAbortedError("a watch is broken off, as asked")

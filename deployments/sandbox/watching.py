@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +78,14 @@ class Watches:
             return [{"type": "ERROR", "object": error.status}]
         return [event for change in changes if (event := event_of(change, request))]
 
-    async def events(self, request: WatchRequest, first: list[JsonObject]) -> AsyncGenerator[JsonObject]:
-        """Events from the first on until the time is over or a fault ends them. `first` is from `begin`, in the same breath."""
+    @contextmanager
+    def opened(self, request: WatchRequest) -> Iterator[asyncio.Queue[JsonObject | None]]:
+        """What the watch has to tell, as it comes; raises what `begin` raises.
+
+        It listens from the first moment on: what changed while the answer's head is sent would be lost.
+        """
         queue: asyncio.Queue[JsonObject | None] = asyncio.Queue()
-        for event in first:
+        for event in self.begin(request):
             queue.put_nowait(event)
 
         def hear(change: Change) -> None:
@@ -90,16 +95,15 @@ class Watches:
         stop = self._store.listen(hear)
         self._open.add(queue)
         try:
-            async for event in self._deliver(request, queue):
-                yield event
+            yield queue
         finally:
             stop()
             self._open.discard(queue)
 
-    async def _deliver(
+    async def deliver(
         self, request: WatchRequest, queue: asyncio.Queue[JsonObject | None]
     ) -> AsyncGenerator[JsonObject]:
-        """What comes out of the queue, bookmarks between; None in the queue ends it."""
+        """Events out of the queue, bookmarks between, until the time is over or a fault ends them; None ends it too."""
         loop, faults = asyncio.get_running_loop(), self._faults
         end = loop.time() + (request.seconds if request.seconds is not None else random.uniform(1800, 3600))
         marks = _mark_times(loop.time(), end, faults.bookmark_seconds)
