@@ -1,5 +1,6 @@
 """The run killed with -9 at every boundary, gone on with in a fresh process, and looked at."""
 
+import time
 from collections.abc import Callable
 
 from tests.faults import expected
@@ -10,6 +11,7 @@ from tests.faults.story import JsonObject, Story
 from tests.flows.world import ALL, MANAGER, NEW
 
 OTHERS = tuple(ALL - {MANAGER})
+BEGUN_WITHIN = 20.0  # seconds from the manager's word to its first write, however busy the machine is
 
 
 def killing_cases(flow: Flow, *, every: bool = False) -> list[Case]:
@@ -44,12 +46,14 @@ def killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
 
 
 def in_mid_migration(told: Story) -> list[str]:
-    """The manager has begun to change the database and has not ended."""
+    """The manager has begun to change the database and has not ended.  It says so before it begins: that is waited for."""
     import pymongo
 
-    label = NEW.replace(".", "_")
+    label, end = NEW.replace(".", "_"), time.monotonic() + BEGUN_WITHIN
     with pymongo.MongoClient[JsonObject](told.sandbox.mongo_uri) as client:
-        database = client["apinizerdb"]
-        begun = database.api_proxy.count_documents({f"migrated_{label}": True})
-        over = f"introduced_{label}" in database.list_collection_names()
+        database, begun = client["apinizerdb"], 0
+        over = False
+        while not begun and time.monotonic() < end:
+            begun = database.api_proxy.count_documents({f"migrated_{label}": True})
+            over = f"introduced_{label}" in database.list_collection_names()
     return [] if begun and not over else ["the fault did not land in the middle of the migration"]

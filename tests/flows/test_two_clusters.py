@@ -41,7 +41,7 @@ def test_a_remote_gateway_follows_the_manager_of_the_other_cluster(
         assert remote.at(NEW) == REMOTE
         assert {json.loads(a)["version"] for a in remote.answered().values()} == {NEW}
         manager_set = world.get(world.path(MANAGER))["metadata"]["annotations"]["kubernetes.io/change-cause"]
-        assert manager_set == f"apinizer-upgrade: {OLD} to {NEW}"
+        assert manager_set == f"apinizer-upgrade: {OLD} to {NEW}, run {report['run']}"
         keys = {row["deployment"] for row in report["rows"]}
         assert "prod/worker-prod in remote" in keys
 
