@@ -1,7 +1,8 @@
 """Who wrote which fields of a Deployment's spec: metadata.managedFields, as far as its direct fields go (`f:replicas`).
 
 As the API server's field manager does for updates and patches: a field belongs to whoever changed it last; the writer
-is the query's fieldManager, else the client's name from its User-Agent.
+is the query's fieldManager, else the client's name from its User-Agent.  What comes through the scale has no writer (""):
+servers before Kubernetes 1.22 leave the fields with whoever had them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def managed(old: JsonObject | None, new: JsonObject, writer: str, at: str) -> li
     keys = {*before, *new["spec"]}
     changed = {f"f:{key}" for key in keys if before.get(key) != new["spec"].get(key)}
     entries = [dict(one) for one in (old or {"metadata": {}})["metadata"].get("managedFields") or []]
-    if not changed:
+    if not changed or not writer:
         return entries
     owned = {one["manager"]: set(one["fieldsV1"]["f:spec"]) - changed for one in entries}
     times = {one["manager"]: one["time"] for one in entries} | {writer: at}

@@ -102,7 +102,7 @@ class Writer:
     ) -> JsonObject:
         """Replace an object, its status or its scale by a body. Raises ApiError 400, 404, 409, 422."""
         if sub == "scale":
-            return self._write_scale(resource, namespace, name, body, dry=dry, writer=writer)
+            return self._write_scale(resource, namespace, name, body, dry=dry)
         self._check_identity(resource, namespace, body, name)
         old = self._store.must_get(resource, namespace, name)
         if not (body.get("metadata") or {}).get("resourceVersion") and resource.plural in _NO_UNCONDITIONAL_UPDATE:
@@ -142,7 +142,7 @@ class Writer:
         else:
             new = patching.strategic_patch(base, body)
         if sub == "scale":
-            return self._write_scale(resource, namespace, name, new, dry=dry, writer=writer)
+            return self._write_scale(resource, namespace, name, new, dry=dry)
         self._check_identity(resource, namespace, new, name)
         self._check_patched(resource, old, new)
         return self._store_successor(resource, old, editable(new), sub, dry=dry, writer=writer)
@@ -222,7 +222,7 @@ class Writer:
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
     def _write_scale(
-        self, resource: Resource, namespace: str, name: str, scale: JsonObject, *, dry: bool, writer: str
+        self, resource: Resource, namespace: str, name: str, scale: JsonObject, *, dry: bool
     ) -> JsonObject:
         old = self._store.must_get(resource, namespace, name)
         replicas = (scale.get("spec") or {}).get("replicas") or 0
@@ -238,7 +238,7 @@ class Writer:
         new["spec"]["replicas"] = replicas
         if version := (scale.get("metadata") or {}).get("resourceVersion"):
             new["metadata"]["resourceVersion"] = version
-        return scale_of(resource, self._store_successor(resource, old, new, "", dry=dry, writer=writer))
+        return scale_of(resource, self._store_successor(resource, old, new, "", dry=dry, writer=""))
 
 
 def _complete(resource: Resource, obj: JsonObject, old: JsonObject | None) -> None:

@@ -16,6 +16,7 @@ from tasks.domain.errors import ConflictError, DriftError, NotFoundError, Upgrad
 from tasks.domain.inventory import DeploymentKey
 
 UNKNOWN = "Whether the number of its pods was changed is not known; run again: it looks before it acts."
+UNTOLD = "or since then through its scale, which this API server does not record (kubectl scale, an autoscaler)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +149,19 @@ def _scale(
 def who_scaled(deployment: JsonObject) -> str:
     """Who wrote spec.replicas last and when, by metadata.managedFields; "" where the server keeps none.
 
-    An entry is of one writer: its own name, or the subresource it wrote through (Kubernetes 1.22 and later).
+    An entry is of one writer: its own name, or the subresource it wrote through.  Servers before Kubernetes 1.22 name no
+    subresource (later ones do for the status, which every Deployment has) and keep the old writer when a count comes
+    through the scale, which is how kubectl scale and autoscalers write: measured on 1.20.
     """
-    entries = [
-        entry
-        for entry in deployment.get("metadata", {}).get("managedFields") or ()
-        if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
-    ]
+    kept = deployment.get("metadata", {}).get("managedFields") or ()
+    entries = [entry for entry in kept if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})]
     last = max(entries, key=lambda entry: str(entry.get("time") or ""), default=None)
     if last is None:
         return ""
     through = " through its scale" if last.get("subresource") == "scale" else ""
     who, when = last.get("manager") or "an unnamed writer", last.get("time") or "an unknown time"
-    return f"The number of its pods was last written by {who}{through} at {when}."
+    told = f"The number of its pods was last written by {who}{through} at {when}"
+    return f"{told}." if any(entry.get("subresource") for entry in kept) else f"{told}, {UNTOLD}."
 
 
 def _evidence(key: DeploymentKey, before: JsonObject, after: JsonObject) -> ScaleEvidence:

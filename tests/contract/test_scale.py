@@ -68,7 +68,7 @@ def test_the_same_count_is_no_change(none: Namespace) -> None:
     ]
 
 
-def test_who_wrote_the_count_is_told(none: Namespace) -> None:
+def test_who_wrote_the_count_is_told_unless_it_came_through_the_scale(none: Namespace) -> None:
     def writers() -> set[str]:
         fields = none.get("deployments", "app")["metadata"]["managedFields"]
         assert {each["operation"] for each in fields} == {"Update"}
@@ -77,9 +77,15 @@ def test_who_wrote_the_count_is_told(none: Namespace) -> None:
     where = none.path("deployments", "app")
     none.api.patch(where, {"spec": {"replicas": 2}}, MERGE)
     assert writers() == {"python-httpx"}
-    scale = {"spec": {"replicas": 3}}
-    answer = none.api.send("PATCH", f"{where}/scale", scale, media=MERGE, params={"fieldManager": "somebody"})
-    assert answer.status == 200
+
+    def somebody(where: str, replicas: int) -> None:
+        patch = {"spec": {"replicas": replicas}}
+        answer = none.api.send("PATCH", where, patch, media=MERGE, params={"fieldManager": "somebody"})
+        assert answer.status == 200
+
+    somebody(f"{where}/scale", 3)
+    assert writers() == {"python-httpx"}, "before Kubernetes 1.22 a count that comes through the scale names nobody"
+    somebody(where, 4)
     assert writers() == {"somebody"}
 
 

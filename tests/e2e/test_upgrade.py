@@ -92,7 +92,7 @@ def test_an_image_missing_on_one_node_ends_it_soon_and_nothing_after_the_manager
 
     cluster.import_images("2025.07.0", ["B"])
     cluster.kubectl("uncordon", "node-a")
-    code, text = cluster.run("upgrade", "--to", "2025.07.0")
+    code, text = cluster.run("resume")
     assert code == 0, text
     assert cluster.versions() == {name: {"2025.07.0"} for name in SEVEN}
 

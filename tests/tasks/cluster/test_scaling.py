@@ -8,7 +8,7 @@ import pytest
 from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.sandbox.launch import Sandbox
 from tasks.cluster.planning import Connections
-from tasks.cluster.scaling import AlreadyThere, Patch, Refuse, decide_scale, scale, who_scaled
+from tasks.cluster.scaling import UNTOLD, AlreadyThere, Patch, Refuse, decide_scale, scale, who_scaled
 from tasks.domain.component import Component
 from tasks.domain.errors import ConflictError, DriftError, ForbiddenError, StoppedError, TemporaryError
 from tasks.domain.inventory import DeploymentFacts
@@ -49,6 +49,17 @@ def _entry(manager: str, time: str, *, replicas: bool = True, **more: str) -> Js
     [
         ([], ""),
         ([_entry("helm", "2026-01-01T00:00:00Z", replicas=False)], ""),
+        (
+            [
+                _entry("kubectl", "2026-01-01T00:00:01Z"),
+                _entry("k", "2026-01-01T00:00:02Z", replicas=False, subresource="status"),
+            ],
+            "The number of its pods was last written by kubectl at 2026-01-01T00:00:01Z.",
+        ),
+        (
+            [_entry("kubectl", "2026-01-01T00:00:01Z")],
+            f"The number of its pods was last written by kubectl at 2026-01-01T00:00:01Z, {UNTOLD}.",
+        ),
         (
             [
                 _entry("kubectl", "2026-01-01T00:00:01Z"),

@@ -41,13 +41,6 @@ def api(sandbox: Sandbox) -> KubernetesApi:
     return connect(sandbox.kubeconfig)
 
 
-@pytest.fixture(autouse=True)
-def no_wish() -> Iterator[None]:
-    stopping.clear()
-    yield
-    stopping.clear()
-
-
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """A Lease of the test's own."""

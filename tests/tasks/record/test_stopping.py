@@ -1,17 +1,6 @@
 """The wish to stop, and reasons that are as good as one."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from tasks.record import stopping
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    stopping.clear()
-    yield
-    stopping.clear()
 
 
 def test_it_is_asked_once_and_stays() -> None:
