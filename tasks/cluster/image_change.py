@@ -1,69 +1,19 @@
-"""Set the images of one Deployment, only while it is as it was judged.
+"""Set the images of one Deployment, only while it is as it was judged."""
 
-The patch names metadata.uid and metadata.resourceVersion, so the API server refuses it (409) when anybody wrote in
-between; then the object is read and decided again.  An edit of somebody else's is never overwritten.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.cluster.answers import JsonObject, ServerAwayError
-from tasks.cluster.api import KubernetesApi, PatchType
+from tasks.cluster.answers import JsonObject
+from tasks.cluster.api import KubernetesApi
+from tasks.cluster.conditional_write import AlreadyThere, Change, Decision, Patch, Refuse, Sent, write_as_judged
 from tasks.cluster.rollout_view import containers, uid
-from tasks.domain.errors import ConflictError, DriftError, NotFoundError, TemporaryError, UpgradeError
+from tasks.domain.errors import DriftError
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.step import RolloutStep
 
 CHANGE_CAUSE = "kubernetes.io/change-cause"
-TRIES = 6
 UNKNOWN = "Whether the Deployment's images were changed is not known; going on looks before it acts."
-PATIENCE = 60.0  # an API server that restarts is back by then
-
-
-@dataclass(slots=True)
-class Sent:
-    """Of the writes of one change, how many may have been made: those that were not answered by a refusal.
-
-    Only a write's own answer tells: what a later look is refused says nothing of it.
-    """
-
-    perhaps: int = 0
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Around one write, which is not repeated inside."""
-        self.perhaps += 1
-        try:
-            yield
-        except UpgradeError as error:
-            if not isinstance(error, ServerAwayError) or error.unsent:
-                self.perhaps -= 1
-            raise
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """Make this strategic-merge patch."""
-
-    body: JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class AlreadyThere:
-    """Every image is already the wanted one: nothing to write."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """The Deployment is not as it was planned; `why` in a sentence, `next` what to do."""
-
-    why: str
-    next: str
-
-
-Decision = Patch | AlreadyThere | Refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,67 +92,15 @@ def set_images(
     guard: Callable[[], None] = lambda: None,
     sent: Sent | None = None,
 ) -> ChangeEvidence:
-    """Make the step's images those of the Deployment.
-
-    `guard` is asked right before every request that writes, repeated ones too, and raises where it must not be sent;
-    `sent` tells afterwards whether one of them may have been made.
-    Raises `DriftError` where somebody else changed it since it was judged (it is left as found), `ConflictError`
-    when others write to it faster than it can be decided, and the errors of `KubernetesApi`.  A patch whose
-    answer was lost is not repeated blindly: the object is read, and says whether it was made.
-    """
-    sent = sent or Sent()
-    try:
-        return _set_images(api, step, cause, guard, sent)
-    except UpgradeError as error:
-        if sent.perhaps:
-            raise error.with_safe(UNKNOWN) from None
-        raise
-
-
-def _set_images(
-    api: KubernetesApi, step: RolloutStep, cause: str, guard: Callable[[], None], sent: Sent
-) -> ChangeEvidence:
-    patient, path = api.patient(PATIENCE), deployment_path(step.key)
-    first: JsonObject | None = None
-    last: ConflictError | ServerAwayError | None = None
-    for _ in range(TRIES):
-        try:
-            found = patient.get(path)
-        except NotFoundError as error:
-            raise _drifted(step, "it is gone", "See who deleted it.", "") from error
-        first = first or found
-        decision = decide(found, step, cause)
-        match decision:
-            case Refuse():
-                raise _drifted(step, decision.why, decision.next, _who(found))
-            case AlreadyThere():
-                return _evidence(step, first, found)
-            case Patch():
-                try:
-                    return _evidence(step, first, write(patient, path, decision.body, "strategic", guard, sent))
-                except (ConflictError, ServerAwayError) as error:
-                    last = error  # read again, decide again; a lost answer is found done as AlreadyThere
-    if last is None:
-        raise AssertionError("no try was made")
-    raise last
-
-
-def write(
-    patient: KubernetesApi, path: str, body: JsonObject, how: PatchType, guard: Callable[[], None], sent: Sent
-) -> JsonObject:
-    """Patch, and again while it surely never arrived, as long as `patient` is; `guard` is asked before every request."""
-    once = patient.patient(0)
-
-    def one() -> JsonObject:
-        guard()
-        with sent.one():
-            return once.patch(path, body, how)
-
-    return patient.retry.call(one, again=_never_arrived)
-
-
-def _never_arrived(error: TemporaryError) -> bool:
-    return isinstance(error, ServerAwayError) and error.unsent
+    """Make the step's images those of the Deployment, as `write_as_judged` does; raises what it raises."""
+    change = Change(
+        deployment_path(step.key),
+        "strategic",
+        decide=lambda now, _: decide(now, step, cause),
+        drifted=lambda refusal, found: _drifted(step, refusal, _who(found)),
+        unknown=UNKNOWN,
+    )
+    return _evidence(step, *write_as_judged(api, change, guard, sent))
 
 
 def _evidence(step: RolloutStep, before: JsonObject, after: JsonObject) -> ChangeEvidence:
@@ -255,10 +153,10 @@ def _who(deployment: JsonObject) -> str:
     return f"Its spec was last written by {last.get('manager') or 'an unnamed writer'} at {last.get('time') or '?'}."
 
 
-def _drifted(step: RolloutStep, why: str, what_next: str, who: str) -> DriftError:
+def _drifted(step: RolloutStep, refusal: Refuse, who: str) -> DriftError:
     return DriftError(
-        f"Deployment {step.key} is not as it was planned: {why}.",
+        f"Deployment {step.key} is not as it was planned: {refusal.why}.",
         observed=who or f"Planned on its version {step.resource_version}, uid {step.uid}.",
         safe="It was left as found.",
-        next=what_next,
+        next=refusal.next,
     )

@@ -5,16 +5,8 @@ from datetime import datetime
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.image_change import (
-    PATIENCE,
-    ChangeEvidence,
-    Patch,
-    Sent,
-    changed_meanwhile,
-    decide,
-    deployment_path,
-    set_images,
-)
+from tasks.cluster.conditional_write import PATIENCE, Patch, Sent
+from tasks.cluster.image_change import ChangeEvidence, changed_meanwhile, decide, deployment_path, set_images
 from tasks.cluster.rollout_view import containers, uid
 from tasks.domain.discovery import selector_text
 from tasks.domain.errors import NotFoundError, UpgradeError

@@ -6,10 +6,11 @@ from datetime import datetime
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.image_change import PATIENCE, Sent, changed_meanwhile, deployment_path
+from tasks.cluster.conditional_write import PATIENCE, Patch, Sent
+from tasks.cluster.image_change import changed_meanwhile, deployment_path
 from tasks.cluster.rollout import RolloutProgress, wait_ready
 from tasks.cluster.rollout_view import containers, uid
-from tasks.cluster.scaling import Patch, ScaleEvidence, decide_scale, replicas_of, scale, who_scaled
+from tasks.cluster.scaling import ScaleEvidence, decide_scale, replicas_of, scale, who_scaled
 from tasks.cluster.watch import WatchHub
 from tasks.domain.component import Component
 from tasks.domain.errors import NotFoundError, UpgradeError

@@ -1,41 +1,22 @@
 """Scale one Deployment, only while it has the count that was seen.
 
-The patch names metadata.uid and metadata.resourceVersion, so the API server refuses it (409) when anybody wrote in
-between; then the object is read and decided again.  It is a patch of the Deployment and not of its scale subresource:
-that needs no other right than setting an image does, and is answered with the generation to be waited for.
+It is a patch of the Deployment and not of its scale subresource: that needs no other right than setting an image does,
+and is answered with the generation to be waited for.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasks.cluster.answers import JsonObject, ServerAwayError
+from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.image_change import PATIENCE, TRIES, Sent, deployment_path, write
+from tasks.cluster.conditional_write import AlreadyThere, Change, Decision, Patch, Refuse, Sent, write_as_judged
+from tasks.cluster.image_change import deployment_path
 from tasks.cluster.rollout_view import uid as uid_of
-from tasks.domain.errors import ConflictError, DriftError, NotFoundError, UpgradeError
+from tasks.domain.errors import DriftError
 from tasks.domain.inventory import DeploymentKey
 
 UNKNOWN = "Whether the number of its pods was changed is not known; run again: it looks before it acts."
 UNTOLD = "or since then through its scale, which this API server does not record (kubectl scale, an autoscaler)"
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """Make this merge patch."""
-
-    body: JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class AlreadyThere:
-    """It has the wanted count: nothing to write."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """The Deployment is not as it was seen; `why` in a part of a sentence."""
-
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +51,7 @@ def replicas_of(deployment: JsonObject) -> int:
     return 1 if count is None else int(count)
 
 
-def decide_scale(deployment: JsonObject, uid: str, replicas: int, expect: int) -> Patch | AlreadyThere | Refuse:
+def decide_scale(deployment: JsonObject, uid: str, replicas: int, expect: int) -> Decision:
     """What to do with the Deployment as it is now, to have `replicas` where `expect` were seen.  Pure."""
     meta = deployment.get("metadata", {})
     if uid_of(deployment) != uid:
@@ -97,53 +78,21 @@ def scale(
 ) -> ScaleEvidence:
     """Have the Deployment `uid` want `replicas` pods; wait for none of them.
 
-    `expect` is the count that was seen before, else the one that is found first.  `guard` is asked right before every
-    request that writes, repeated ones too, and what it raises ends it; `sent` tells afterwards whether one of them may
-    have been made.  Raises `DriftError` where somebody else changed the Deployment (it is left as
-    found), `ConflictError` when others write to it faster than it can be decided, and the errors of `KubernetesApi`.
-    A patch whose answer was lost is not repeated blindly: the object is read, and says whether it was made.
+    `expect` is the count that was seen before, else the one that is found first.  It is written as `write_as_judged`
+    does; raises what that raises.
     """
-    sent = sent or Sent()
-    try:
-        return _scale(api, key, uid, replicas, guard, expect, sent)
-    except UpgradeError as error:
-        if sent.perhaps:
-            raise error.with_safe(UNKNOWN) from None
-        raise
 
+    def decide(now: JsonObject, first: JsonObject) -> Decision:
+        return decide_scale(now, uid, replicas, replicas_of(first) if expect is None else expect)
 
-def _scale(
-    api: KubernetesApi,
-    key: DeploymentKey,
-    uid: str,
-    replicas: int,
-    guard: Callable[[], None],
-    expect: int | None,
-    sent: Sent,
-) -> ScaleEvidence:
-    patient, path = api.patient(PATIENCE), deployment_path(key)
-    first: JsonObject | None = None
-    last: ConflictError | ServerAwayError | None = None
-    for _ in range(TRIES):
-        try:
-            found = patient.get(path)
-        except NotFoundError as error:
-            raise _drifted(key, "it is gone", "") from error
-        first = first or found
-        decision = decide_scale(found, uid, replicas, replicas_of(first) if expect is None else expect)
-        match decision:
-            case Refuse():
-                raise _drifted(key, decision.why, who_scaled(found))
-            case AlreadyThere():
-                return _evidence(key, first, found)
-            case Patch():
-                try:
-                    return _evidence(key, first, write(patient, path, decision.body, "merge", guard, sent))
-                except (ConflictError, ServerAwayError) as error:
-                    last = error  # read again, decide again; a lost answer is found done as AlreadyThere
-    if last is None:
-        raise AssertionError("no try was made")
-    raise last
+    change = Change(
+        deployment_path(key),
+        "merge",
+        decide=decide,
+        drifted=lambda refusal, found: _drifted(key, refusal, who_scaled(found)),
+        unknown=UNKNOWN,
+    )
+    return _evidence(key, *write_as_judged(api, change, guard, sent))
 
 
 def who_scaled(deployment: JsonObject) -> str:
@@ -176,9 +125,9 @@ def _evidence(key: DeploymentKey, before: JsonObject, after: JsonObject) -> Scal
     )
 
 
-def _drifted(key: DeploymentKey, why: str, who: str) -> DriftError:
+def _drifted(key: DeploymentKey, refusal: Refuse, who: str) -> DriftError:
     return DriftError(
-        f"Deployment {key} cannot be scaled: {why}.",
+        f"Deployment {key} cannot be scaled: {refusal.why}.",
         observed=who or "The API server does not tell who changed it.",
         safe="It was left as found.",
         next="See who changed it (a colleague, an autoscaler, a deployment tool), then run again: it looks before it acts.",

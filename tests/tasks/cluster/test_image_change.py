@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from tasks.cluster.image_change import AlreadyThere, Patch, Refuse, decide, set_images
+from tasks.cluster.conditional_write import AlreadyThere, Patch, Refuse
+from tasks.cluster.image_change import decide, set_images
 from tasks.domain.component import Component
 from tasks.domain.errors import ConflictError, DriftError, ForbiddenError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentKey

@@ -7,8 +7,9 @@ import pytest
 
 from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.sandbox.launch import Sandbox
+from tasks.cluster.conditional_write import AlreadyThere, Patch, Refuse
 from tasks.cluster.planning import Connections
-from tasks.cluster.scaling import UNTOLD, AlreadyThere, Patch, Refuse, decide_scale, scale, who_scaled
+from tasks.cluster.scaling import UNTOLD, decide_scale, scale, who_scaled
 from tasks.domain.component import Component
 from tasks.domain.errors import ConflictError, DriftError, ForbiddenError, StoppedError, TemporaryError
 from tasks.domain.inventory import DeploymentFacts
