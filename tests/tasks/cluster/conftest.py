@@ -1,4 +1,4 @@
-"""A small API server over real HTTP whose every misbehaviour is scripted, and a client of it."""
+"""A small API server over real HTTP whose every misbehaviour is scripted, and a client of it; an installation to scale."""
 
 import contextlib
 import copy
@@ -14,10 +14,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from blocks.settings import ClusterSettings, InstallationSettings
+from deployments.sandbox.launch import Sandbox
 from tasks.cluster.api import KubernetesApi
+from tasks.cluster.planning import Connections
 from tasks.cluster.retry import Retry
 from tasks.domain.component import Component
-from tasks.domain.inventory import DeploymentKey
+from tasks.domain.inventory import DeploymentFacts, DeploymentKey
 from tasks.domain.step import ImageChange, RolloutStep
 
 OLD, NEW = "apinizercloud/worker:2025.04.3", "apinizercloud/worker:2025.07.0"
@@ -397,3 +400,25 @@ def eventually() -> Callable[[Callable[[], object]], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """One installation for a module."""
+    with Sandbox(speed=8.0) as running:
+        yield running
+
+
+@pytest.fixture
+def connections(sandbox: Sandbox) -> Iterator[Connections]:
+    settings = ClusterSettings(kubeconfig_path=str(sandbox.kubeconfig))
+    yield Connections.open(InstallationSettings(clusters=(settings,)))
+    sandbox.faults(answers=[])
+
+
+@pytest.fixture
+def worker(connections: Connections) -> DeploymentFacts:
+    """The Deployment `worker-prod` as it is, with two pods."""
+    path = "/apis/apps/v1/namespaces/prod/deployments/worker-prod"
+    connections.apis[""].patch(path, {"spec": {"replicas": 2}}, "merge")
+    return next(d for d in connections.inventory().of(Component.WORKER) if d.key.name == "worker-prod")

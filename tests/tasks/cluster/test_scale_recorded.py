@@ -15,7 +15,6 @@ from tasks.cluster.recorded_change import change_recorded
 from tasks.cluster.recorded_scaling import Scaled, scale_recorded, scale_up_recorded
 from tasks.cluster.scaling import scale
 from tasks.cluster.watch import WatchHub
-from tasks.domain.component import Component
 from tasks.domain.errors import DriftError, ForbiddenError, StoppedError, UpgradeError
 from tasks.domain.inventory import DeploymentFacts, DeploymentKey
 from tasks.domain.journal import Entry
@@ -26,26 +25,6 @@ from tests.domain.recorded import upgrade_journal
 
 PATH = "/apis/apps/v1/namespaces/prod/deployments/worker-prod"
 MANAGER = DeploymentKey(cluster="", namespace="apinizer", name="manager")
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(speed=8.0) as running:
-        yield running
-
-
-@pytest.fixture
-def connections(sandbox: Sandbox) -> Iterator[Connections]:
-    settings = ClusterSettings(kubeconfig_path=str(sandbox.kubeconfig))
-    yield Connections.open(InstallationSettings(clusters=(settings,)))
-    sandbox.faults(answers=[])
-
-
-@pytest.fixture
-def worker(connections: Connections) -> DeploymentFacts:
-    """As it is: two pods."""
-    connections.apis[""].patch(PATH, {"spec": {"replicas": 2}}, "merge")
-    return next(d for d in connections.inventory().of(Component.WORKER) if d.key.name == "worker-prod")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Who would scale a Deployment up again: the rule by a table, the reading against a whole API and its refusals."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,6 @@ def test_the_rule(case: dict[str, Any]) -> None:
 )
 def test_the_marks_name_the_keeper(marks: dict[str, Any], kept: tuple[str, str, str] | None) -> None:
     assert keeper({"metadata": marks}) == (Keeper(*kept) if kept else None)
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(speed=8.0) as running:
-        yield running
 
 
 def connect(kubeconfig: Path) -> Connections:

@@ -1,6 +1,6 @@
 """Scaling: conditional on the count that was seen, never over somebody else's, never repeated blindly."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +10,6 @@ from deployments.sandbox.launch import Sandbox
 from tasks.cluster.conditional_write import AlreadyThere, Patch, Refuse
 from tasks.cluster.planning import Connections
 from tasks.cluster.scaling import UNTOLD, decide_scale, scale, who_scaled
-from tasks.domain.component import Component
 from tasks.domain.errors import ConflictError, DriftError, ForbiddenError, StoppedError, TemporaryError
 from tasks.domain.inventory import DeploymentFacts
 
@@ -73,26 +72,6 @@ def _entry(manager: str, time: str, *, replicas: bool = True, **more: str) -> Js
 )
 def test_who_it_was(fields: list[Json], told: str) -> None:
     assert who_scaled(deployment(managedFields=fields)) == told
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(speed=8.0) as running:
-        yield running
-
-
-@pytest.fixture
-def connections(sandbox: Sandbox) -> Iterator[Connections]:
-    settings = ClusterSettings(kubeconfig_path=str(sandbox.kubeconfig))
-    yield Connections.open(InstallationSettings(clusters=(settings,)))
-    sandbox.faults(answers=[])
-
-
-@pytest.fixture
-def worker(connections: Connections) -> DeploymentFacts:
-    """As it is: two pods."""
-    connections.apis[""].patch(PATH, {"spec": {"replicas": 2}}, "merge")
-    return next(d for d in connections.inventory().of(Component.WORKER) if d.key.name == "worker-prod")
 
 
 def replicas(connections: Connections) -> int:
