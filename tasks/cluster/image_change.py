@@ -7,6 +7,7 @@ from typing import Literal
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.conditional_write import AlreadyThere, Change, Decision, Patch, Refuse, Sent, write_as_judged
+from tasks.cluster.last_write import last_write, writer_of
 from tasks.cluster.rollout_view import containers, uid
 from tasks.domain.errors import DriftError
 from tasks.domain.inventory import DeploymentKey
@@ -141,16 +142,9 @@ def changed_meanwhile(key: DeploymentKey) -> Callable[[], None]:
 
 
 def _who(deployment: JsonObject) -> str:
-    """Who wrote the spec last and when, by metadata.managedFields; "" where the server keeps none."""
-    entries = [
-        entry
-        for entry in deployment.get("metadata", {}).get("managedFields") or ()
-        if "f:spec" in (entry.get("fieldsV1") or {}) and entry.get("subresource") in (None, "")
-    ]
-    last = max(entries, key=lambda entry: str(entry.get("time") or ""), default=None)
-    if last is None:
-        return ""
-    return f"Its spec was last written by {last.get('manager') or 'an unnamed writer'} at {last.get('time') or '?'}."
+    """Who wrote the spec last and when; "" where the server does not tell."""
+    last = last_write(deployment, lambda e: "f:spec" in (e.get("fieldsV1") or {}) and not e.get("subresource"))
+    return "Its spec was last written by {} at {}.".format(*writer_of(last)) if last else ""
 
 
 def _drifted(step: RolloutStep, refusal: Refuse, who: str) -> DriftError:

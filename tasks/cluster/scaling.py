@@ -11,6 +11,7 @@ from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.conditional_write import AlreadyThere, Change, Decision, Patch, Refuse, Sent, write_as_judged
 from tasks.cluster.image_change import deployment_path
+from tasks.cluster.last_write import last_write, writer_of
 from tasks.cluster.rollout_view import uid as uid_of
 from tasks.domain.errors import DriftError
 from tasks.domain.inventory import DeploymentKey
@@ -96,21 +97,20 @@ def scale(
 
 
 def who_scaled(deployment: JsonObject) -> str:
-    """Who wrote spec.replicas last and when, by metadata.managedFields; "" where the server keeps none.
+    """Who wrote spec.replicas last and when; "" where the server does not tell.
 
-    An entry is of one writer: its own name, or the subresource it wrote through.  Servers before Kubernetes 1.22 name no
-    subresource (later ones do for the status, which every Deployment has) and keep the old writer when a count comes
-    through the scale, which is how kubectl scale and autoscalers write: measured on 1.20.
+    Servers before Kubernetes 1.22 name no subresource (later ones do for the status, which every Deployment has) and
+    keep the old writer when a count comes through the scale, which is how kubectl scale and autoscalers write: measured
+    on 1.20.
     """
-    kept = deployment.get("metadata", {}).get("managedFields") or ()
-    entries = [entry for entry in kept if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})]
-    last = max(entries, key=lambda entry: str(entry.get("time") or ""), default=None)
+    last = last_write(deployment, lambda e: "f:replicas" in ((e.get("fieldsV1") or {}).get("f:spec") or {}))
     if last is None:
         return ""
     through = " through its scale" if last.get("subresource") == "scale" else ""
-    who, when = last.get("manager") or "an unnamed writer", last.get("time") or "an unknown time"
+    who, when = writer_of(last)
     told = f"The number of its pods was last written by {who}{through} at {when}"
-    return f"{told}." if any(entry.get("subresource") for entry in kept) else f"{told}, {UNTOLD}."
+    records_scale = last_write(deployment, lambda e: bool(e.get("subresource"))) is not None
+    return f"{told}." if records_scale else f"{told}, {UNTOLD}."
 
 
 def _evidence(key: DeploymentKey, before: JsonObject, after: JsonObject) -> ScaleEvidence:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.cluster.last_write import last_write, writer_of
 from tasks.domain.errors import BlockedError
 from tasks.domain.journal import Journal
 from tasks.domain.journal_form import Unreadable, read
@@ -112,6 +113,6 @@ def _told_by_label(unreadable: Unreadable, thing: JsonObject) -> Unreadable:
 
 
 def writer(thing: JsonObject) -> str:
-    """Who wrote the object last, by metadata.managedFields; "" where the server keeps none."""
-    last = max(thing["metadata"].get("managedFields") or (), key=lambda one: str(one.get("time") or ""), default=None)
-    return f"It was last written by {last.get('manager') or 'an unnamed writer'} at {last.get('time')}." if last else ""
+    """Who wrote the object last; "" where the server does not tell."""
+    last = last_write(thing)
+    return "It was last written by {} at {}.".format(*writer_of(last)) if last else ""
