@@ -54,6 +54,7 @@ class ReturnCourse:
     run: str
     backup: str
     without: tuple[str, ...]
+    manager_made_anew: bool
     stop_all: bool
     manager_timeout: int
     timeout: int
@@ -64,7 +65,8 @@ class ReturnCourse:
         """All of it; what was done, as plain values."""
         step = self.passage.submit
         step(take_lock, self.installation, "rollback", "")
-        way = self.passage.value(step(find_way_back, self.installation, self.run, self.order, self.without))
+        find = (self.installation, self.run, self.order, self.without, self.manager_made_anew)
+        way = self.passage.value(step(find_way_back, *find))
         if way.under_way is not None:
             self.stop_all = bool(way.under_way.options.get("stop_all", self.stop_all))
         down = (way.manager, *(way.others if self.stop_all else ()))

@@ -33,6 +33,7 @@ def rollback(
     backup: str = "",
     stop_all: bool = False,  # noqa: FBT001, FBT002 - a field of the form
     without: list[str] = [],  # noqa: B006 - never changed; the form shows an empty list
+    manager_made_anew: bool = False,  # noqa: FBT001, FBT002
     way: Way | None = None,
     backup_dir: str = "",
     manager_timeout: Annotated[int, Field(ge=1)] = 1200,
@@ -48,6 +49,7 @@ def rollback(
         backup: The ID of the backup that is put back: the beginning of its SHA-256, or its file's name. What was written to the database since it was made is lost, so nothing begins without it being named.
         stop_all: Stop the other components too while the database is put back; else they keep serving, and what they write meanwhile (logs) may be lost.
         without: Deployments that are left as they are, as namespace/name.
+        manager_made_anew: The manager was deleted and deployed again since the upgrade, and is this installation's all the same. Its database is compared with the backup before anything is put back.
         way: How the old images come to the nodes that lack them; the installation's own way if empty.
         backup_dir: The folder on the worker's machine where the backup lies and the safety backup goes; the installation's own, or ./backups, if empty.
         manager_timeout: Seconds that the manager may take to become Ready.
@@ -65,7 +67,17 @@ def rollback(
 
         passage = stack.enter_context(Passage("rollback", NOTHING_CHANGED, told=told))
         course = ReturnCourse(
-            installation, passage, record, order, run, backup, tuple(without), stop_all, manager_timeout, timeout
+            installation=installation,
+            passage=passage,
+            record=record,
+            order=order,
+            run=run,
+            backup=backup,
+            without=tuple(without),
+            manager_made_anew=manager_made_anew,
+            stop_all=stop_all,
+            manager_timeout=manager_timeout,
+            timeout=timeout,
         )
         return course.go()
 

@@ -29,7 +29,8 @@ class WayBack(Facts):
     """The upgrade to undo, the rollback that is under way (None where one begins), and what is planned.
 
     `archive` is the backup's path on this machine, "" where the database has not to be put back; `generation` is the
-    manager's as it is now; `without` are the Deployments that are left as they are.
+    manager's as it is now; `without` are the Deployments that are left as they are; `made_anew` is the uid of a manager
+    that counts as the one of before though it is not.
     """
 
     upgrade: Journal
@@ -39,6 +40,7 @@ class WayBack(Facts):
     database: str
     generation: int = 0
     without: tuple[str, ...] = ()
+    made_anew: str = ""
     archive: str = ""
     warnings: tuple[Finding, ...] = ()
 
@@ -66,6 +68,14 @@ class WayBack(Facts):
     @property
     def restored(self) -> Entry | None:
         """What the rollback under way has recorded of the database as done, where no new manager may have run since."""
+        if self.under_way is None:
+            return None
+        stopped = [
+            e for e in self.under_way.entries if e.kind == "scale" and e.key == self.upgrade.manager and e.changes
+        ]
+        # One that was made anew since has generations of its own.
+        if any(e.before and e.before.uid != self.manager.uid for e in stopped[-1:]):
+            return None
         back = self.plan.of(self.upgrade.manager)
         return restored_entry(self.under_way, at_old=back.at_old, replicas=back.now, generation=self.generation)
 
@@ -85,11 +95,19 @@ class WayBack(Facts):
 
 
 def look_for_way_back(
-    connections: Connections, journals: Sequence[Journal], run: str, directory: str, without: Sequence[str] = ()
+    connections: Connections,
+    journals: Sequence[Journal],
+    run: str,
+    directory: str,
+    without: Sequence[str] = (),
+    *,
+    manager_made_anew: bool = False,
 ) -> WayBack:
     """Find the upgrade that `run` means and plan the way back from it; the backup is only found, not read.
 
-    What the rollback under way leaves as it is stays so, whatever `without` adds.
+    What the rollback under way leaves as it is stays so, whatever `without` adds.  `manager_made_anew` says that the
+    manager which is there is this installation's though it is another Deployment than before; the rollback under way
+    remembers which one was meant.
     Raises what `choose_rollback`, `require_allowed` and `find_archive` raise, and BlockedError for a plan's findings.
     """
     upgrade, under_way = choose_rollback(journals, run)
@@ -105,13 +123,14 @@ def look_for_way_back(
         )
     address = address_of(connections, manager.key)
     hosts = tuple(sorted(hosts_of(address.uri.get_secret_value()).split(",")))
+    anew = manager.uid if manager_made_anew else _made_anew(under_way)
     warnings = require_allowed(
-        upgrade, journals, manager=manager, hosts=hosts, database=address.name, under_way=going_on
+        upgrade, journals, manager=manager, hosts=hosts, database=address.name, under_way=going_on, made_anew=anew
     )
     running = ask_running_version(connections.apis[manager.key.cluster], manager) if manager.ready else None
     former = [j for j in journals if j.kind == "rollback" and j.of == upgrade.id]
     left = (*without, *(_left_out(under_way, upgrade, inventory) if under_way else ()))
-    plan = rollback_plan(upgrade, inventory, running=running, rollbacks=former, without=left)
+    plan = rollback_plan(upgrade, inventory, running=running, rollbacks=former, without=left, made_anew=anew)
     plan.require_allowed()
     found = WayBack(
         upgrade=upgrade,
@@ -123,11 +142,16 @@ def look_for_way_back(
             connections.apis[manager.key.cluster].get(deployment_path(manager.key))["metadata"]["generation"]
         ),
         without=tuple(dict.fromkeys(left)),
+        made_anew=anew,
         warnings=(*warnings, *(f for f in plan.plan.findings if f not in plan.blocked_by)),
     )
     if upgrade.backup is None or not plan.database or found.restored:
         return found
     return found.model_copy(update={"archive": str(find_archive(upgrade.backup, Path(directory)))})
+
+
+def _made_anew(under_way: Journal | None) -> str:
+    return str(under_way.options.get("made_anew", "")) if under_way else ""
 
 
 def _left_out(under_way: Journal, upgrade: Journal, inventory: Inventory) -> tuple[str, ...]:

@@ -63,12 +63,25 @@ class Restored(Facts):
 
 
 @task(name="way back", task_run_name="way back", **LOOKS)
-def find_way_back(installation: str, run: str, order: BackupOrder, without: tuple[str, ...]) -> WayBack:
+def find_way_back(
+    installation: str,
+    run: str,
+    order: BackupOrder,
+    without: tuple[str, ...],
+    manager_made_anew: bool,  # noqa: FBT001 - a task's parameter
+) -> WayBack:
     """Which upgrade is undone, and how; raise what forbids it."""
     tell("way back", State.RUNNING, "reading the journals and the cluster")
     record = held_record(installation)
     with failure_told("way back"):
-        way = look_for_way_back(connected(installation), record.journals, run, order.directory, without)
+        way = look_for_way_back(
+            connected(installation),
+            record.journals,
+            run,
+            order.directory,
+            without,
+            manager_made_anew=manager_made_anew,
+        )
     for finding in way.warnings:
         get_run_logger().info("%s: %s", finding.severity.value, finding.what)
     keep_page("plan", rollback_markdown(way.plan, way.upgrade), f"Rollback to {way.plan.to}")
@@ -145,7 +158,8 @@ def begin_rollback(
         return record.journal
     if way.under_way is not None:
         former = way.under_way if way.restored else without_overtaken(way.under_way, OVERTAKEN_BY)
-        options = {**former.options, "without": ",".join(way.without), **({"backup": backup} if backup else {})}
+        options = {**former.options, "without": ",".join(way.without), "made_anew": way.made_anew}
+        options |= {"backup": backup} if backup else {}
         record.adopt(former.model_copy(update={"options": options}))
     else:
         upgrade, now = way.upgrade, record.now()
@@ -158,7 +172,12 @@ def begin_rollback(
                 current=way.plan.plan.current,
                 to=way.plan.to,
                 request=upgrade.request,
-                options={"stop_all": stop_all, "without": ",".join(way.without), "backup": backup},
+                options={
+                    "stop_all": stop_all,
+                    "without": ",".join(way.without),
+                    "backup": backup,
+                    "made_anew": way.made_anew,
+                },
                 begun=now,
                 tries=(Try(owner=record.owner, begun=now),),
                 backup=upgrade.backup,

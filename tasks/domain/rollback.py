@@ -103,12 +103,13 @@ def rollback_plan(
     running: Version | None = None,
     rollbacks: Sequence[Journal] = (),
     without: Collection[str] = (),
+    made_anew: str = "",
 ) -> RollbackPlan:
     """The plan of going back from the upgrade of `journal`.
 
     `running` is what the manager answers for its version now, `rollbacks` are the journals of rollbacks of the run
     (the present one, where it is gone on with, and abandoned ones): they know the replicas of before.  `without` are
-    Deployments, as text, that are left as they are.
+    Deployments, as text, that are left as they are; `made_anew` is the uid of a manager that counts as the one of before.
     Raise `UsageError` for one that is not there or is the manager, `BlockedError` where the old version is not known.
     """
     old = old_version(journal)
@@ -121,7 +122,7 @@ def rollback_plan(
         if str(deployment.key) in without:
             continue
         former = Former(journal, deployment.key)
-        problems = list(problems_of(deployment, former, old, database=journal.manager_begun))
+        problems = list(problems_of(deployment, former, old, database=journal.manager_begun, made_anew=made_anew))
         findings += problems
         if any(p.severity is Severity.BLOCKING for p in problems):
             continue

@@ -19,22 +19,27 @@ def require_allowed(
     hosts: Sequence[str] = (),
     database: str = "",
     under_way: str = "",
+    made_anew: str = "",
 ) -> tuple[Finding, ...]:
     """What is to be read before the upgrade of `journal` is undone; raise `BlockedError` where it is not to be.
 
     `others` are all journals of the installation (`journal` itself may be among them), `manager` is its manager as it
     is now, `hosts` (host:port) and `database` are those that the manager uses now; empty, they are not compared.
-    `under_way` is the ID of a rollback of it that was begun and goes on.
+    `under_way` is the ID of a rollback of it that was begun and goes on.  `made_anew` is the uid of the manager that
+    somebody said is the same installation's, though it was made anew.
+
+    Hosts that are others are only told: the same database is reached through a forwarded port, or by another name.
+    Whether it is, the restore sees by what it holds (`tasks.database.kinship`).
     """
     rest = [other for other in others if other.id not in (journal.id, under_way)]
     for refusal in (
         *_of_this_kind(journal, rest, going_on=bool(under_way)),
-        *_of_this_installation(journal, manager, hosts, database),
+        *_of_this_installation(journal, manager, database, made_anew),
         *_overtaken(journal, rest),
         *_without_backup(journal),
     ):
         raise refusal
-    return tuple(_warnings(journal, rest))
+    return (*_warnings(journal, rest), *_elsewhere(journal, hosts))
 
 
 def _of_this_kind(journal: Journal, rest: Sequence[Journal], *, going_on: bool) -> Iterator[BlockedError]:
@@ -67,29 +72,36 @@ def _of_this_kind(journal: Journal, rest: Sequence[Journal], *, going_on: bool) 
 
 
 def _of_this_installation(
-    journal: Journal, manager: DeploymentFacts | None, hosts: Sequence[str], database: str
+    journal: Journal, manager: DeploymentFacts | None, database: str, made_anew: str
 ) -> Iterator[BlockedError]:
     if manager is not None and manager.key != journal.manager:
         yield _other_installation(
             journal, f"Its manager is {journal.manager}; the one of this installation is {manager.key}."
         )
     begun = journal.of_manager("set-image")
-    if manager is not None and begun and begun.before and begun.before.uid != manager.uid:
-        yield _other_installation(
-            journal,
-            f"The Deployment {manager.key} was made anew since: its uid was {begun.before.uid}, and is {manager.uid} now.",
+    if manager is not None and begun and begun.before and manager.uid not in (begun.before.uid, made_anew):
+        yield BlockedError(
+            f"The manager was deleted and made anew since the run {journal.id}, so this may be another installation.",
+            observed=f"The uid of the Deployment {manager.key} was {begun.before.uid}, and is {manager.uid} now.",
+            next="Name the installation that the run was made with (--installation, --context, --namespace). If it is "
+            "this one, whose manager was deployed again, say so; its database is compared with the backup, put back, "
+            f"and its old images are set:\napinizer-upgrade rollback {journal.id} --manager-made-anew",
         )
     backup = journal.backup
-    if backup is None:
-        return
-    # A replica set may have got another member meanwhile: one in common is enough.
-    if hosts and set(hosts).isdisjoint(backup.hosts):
-        yield _other_installation(
-            journal,
-            f"Its backup is of the database at {', '.join(backup.hosts)}; the manager's is at {', '.join(hosts)}.",
-        )
-    if database and database != backup.database:
+    if backup is not None and database and database != backup.database:
         yield _other_installation(journal, f"Its backup is of {backup.database}; the manager's database is {database}.")
+
+
+def _elsewhere(journal: Journal, hosts: Sequence[str]) -> Iterator[Finding]:
+    # A replica set may have got another member meanwhile: one in common is enough.
+    if journal.backup is not None and hosts and set(hosts).isdisjoint(journal.backup.hosts):
+        yield warning(
+            "hosts-differ",
+            f"The backup was made of the database at {', '.join(journal.backup.hosts)}; now it is reached at "
+            f"{', '.join(hosts)}. By its documents it is seen whether it is the same installation's before anything is "
+            "put back.",
+            "See that the address is that of this installation's database.",
+        )
 
 
 def _other_installation(journal: Journal, observed: str) -> BlockedError:

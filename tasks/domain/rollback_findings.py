@@ -40,19 +40,27 @@ class Former:
         return self.entries[0].before if self.entries else None
 
 
-def problems_of(deployment: DeploymentFacts, former: Former, old: Version, *, database: bool) -> Iterator[Finding]:
+def problems_of(
+    deployment: DeploymentFacts, former: Former, old: Version, *, database: bool, made_anew: str = ""
+) -> Iterator[Finding]:
     """Why this Deployment cannot be taken back, or what is to be read before it is."""
     key, before = deployment.key, former.before
     if before is None:
         yield from _untouched(deployment, old, database=database)
         return
-    if deployment.uid != before.uid:
+    if deployment.uid not in (before.uid, made_anew):
         yield blocking(
             "made-anew",
             f"{key} was deleted and made anew since the upgrade: what is recorded is of another Deployment.",
             _leave(key),
         )
         return
+    if deployment.uid != before.uid:
+        yield warning(
+            "made-anew",
+            f"{key} was deleted and made anew since the upgrade, and counts as the one of before: its database is put "
+            "back and its recorded images are set; all else of it stays as it is now.",
+        )
     now = {c.name: c for c in deployment.containers}
     for container, image in former.images.items():
         found = now.get(container)

@@ -91,10 +91,16 @@ def test_the_way_back_is_open(journal: Journal, others: list[Journal], codes: li
             OPEN,
             [],
             {"manager": MANAGER.model_copy(update={"uid": "new"})},
-            "of another installation",
-            "its uid was uid-apinizer-m, and is new now",
+            "made anew",
+            "rollback 20261120-100000-aaaa --manager-made-anew",
         ),
-        (OPEN, [], {"hosts": ("elsewhere:25080",)}, "of another installation", "db-0:25080, db-1:25080"),
+        (
+            OPEN,
+            [],
+            {"manager": MANAGER.model_copy(update={"uid": "newer"}), "made_anew": "new"},
+            "made anew",
+            "was uid-apinizer-m, and is newer now",
+        ),
         (OPEN, [], {"database": "otherdb"}, "of another installation", "Its backup is of apinizerdb"),
     ],
 )
@@ -122,6 +128,18 @@ def test_one_host_of_a_replica_set_in_common_is_enough_and_what_is_not_known_is_
     assert require_allowed(OPEN, [], manager=MANAGER, hosts=("db-1:25080", "db-9:25080")) == ()
     assert require_allowed(OPEN, [], manager=None) == ()
     assert require_allowed(upgrade_journal((SET,), backup=backup_made(hosts=("x:1",))), [], manager=MANAGER) == ()
+
+
+def test_another_address_of_the_database_is_told_and_what_it_holds_decides() -> None:
+    (found,) = require_allowed(OPEN, [], **(NOW | {"hosts": ("localhost:40001",)}))
+    assert found.code == "hosts-differ"
+    assert "db-0:25080, db-1:25080" in found.what
+    assert "localhost:40001" in found.what
+
+
+def test_a_manager_that_is_said_to_be_made_anew_is_the_one_of_before() -> None:
+    anew = MANAGER.model_copy(update={"uid": "new"})
+    assert require_allowed(OPEN, [], **(NOW | {"manager": anew}), made_anew="new") == ()
 
 
 def test_a_rollback_that_goes_on_is_not_in_its_own_way() -> None:

@@ -308,6 +308,20 @@ def test_what_is_refused_before_anything_is_touched(
     assert [how for kind, how in ended(failed) if kind == "rollback"] == []
 
 
+def test_back_to_a_manager_that_was_made_anew_whose_database_has_another_address(
+    failed: World, back: Callable[..., dict[str, Any]], backups: Path
+) -> None:
+    """The same installation, deployed again: what the database holds says so, once a person says it of the manager."""
+    _made_anew(failed, backups)
+    failed.set_database_url(failed.database_url().replace("127.0.0.1", "localhost"))
+    assert "localhost" in failed.database_url()
+    result = back(manager_made_anew=True)
+    assert result["restored"]
+    assert failed.at(OLD) == ALL
+    assert not [name for name in settings_names(failed) if "introduced" in name]
+    assert ended(failed) == [("upgrade", "rolled back"), ("rollback", "complete")]
+
+
 def test_nothing_to_go_back_from(run: Run, back: Callable[..., dict[str, Any]], world: World) -> None:
     before = world.written()
     with pytest.raises(UsageError, match="no upgrade to go back from") as raised:

@@ -105,7 +105,8 @@ def _stranger(
         kind="blocked",
         happened=f"The archive seems to be of another installation than the database {request.database}.",
         observed=judged.reason,
-        next="Name this installation's archive; if this one is meant, say so with --from-other-installation.",
+        next="Name this installation's archive. If this one is meant: apinizer-upgrade restore ARCHIVE "
+        "--from-other-installation puts it back.",
     )
     return [refusal], []
 
