@@ -13,7 +13,7 @@ from tasks.cluster.api import KubernetesApi
 from tasks.cluster.image_change import deployment_path
 from tasks.cluster.remaining import Leaving, lost_node, remaining, settled_at_zero, stays
 from tasks.cluster.rollout_view import name, uid
-from tasks.cluster.scaling import replicas_of, who_scaled
+from tasks.cluster.scaling import STOP_WHO, replicas_of, wants, who_scaled
 from tasks.cluster.watch import PATHS, View, WatchHub
 from tasks.domain.errors import (
     BlockedError,
@@ -153,15 +153,14 @@ class _Emptying:
         elif uid(deployment) != self.facts.uid:
             why = "it was deleted and made anew"
         elif (count := replicas_of(deployment)) != 0:
-            why, who = f"it wants {count} pod{'s' if count > 1 else ''} again", who_scaled(deployment)
+            why, who = f"it {wants(count)} again", who_scaled(deployment)
         else:
             return
         raise DriftError(
             f"Deployment {self.facts.key} was scaled to 0, and {why}.",
             observed=who or "The API server does not tell who changed it.",
             safe="It was left as found.",
-            next="See who scales it (a deployment tool, an autoscaler, a colleague) and stop that, then go on: what is "
-            "done already is found done.",
+            next=STOP_WHO,
         )
 
     def _fresh(self) -> JsonObject | None:

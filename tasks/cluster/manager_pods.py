@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.lookout import PATIENCE, SYNC_SECONDS, Lookout, Place, short_watches
 from tasks.cluster.planning import Connections
+from tasks.cluster.pod_state import terminating
+from tasks.cluster.remaining import components_of, over
 from tasks.cluster.rollout_view import name, select, uid
+from tasks.cluster.scaling import replicas_of, wants
 from tasks.cluster.watch import View, WatchHub
 from tasks.domain.component import Component
-from tasks.domain.discovery import recognised
 from tasks.domain.errors import BlockedError, DriftError, TemporaryError, UsageError
 from tasks.domain.inventory import DeploymentFacts
-
-_OVER = {"Succeeded", "Failed"}
 
 
 def managers_alive(
@@ -26,29 +26,22 @@ def managers_alive(
 
     `managers` are the uids of its known manager Deployments.  Besides their pods a pod counts whoever made it
     where a container of it runs a manager's image, and so does a Deployment that was made meanwhile.  A pod
-    counts until it is gone: one that is terminating may still write.  One whose phase is Succeeded or Failed runs
-    nothing any more (core/v1 PodPhase).
+    counts until it is gone or `over`: one that is terminating may still write.
     """
     known = set(managers)
     wanted = [d for d in deployments if uid(d) in known or _runs_a_manager(d.get("spec", {}).get("template", {}))]
-    told = [
-        f"Deployment {name(d)} wants {count} pod{'s' if count > 1 else ''}"
-        for d in wanted
-        if (count := d.get("spec", {}).get("replicas", 1)) > 0
-    ]
+    told = [f"Deployment {name(d)} {wants(count)}" for d in wanted if (count := replicas_of(d)) > 0]
     alive = {uid(pod): pod for d in wanted for pod in select(d, replicasets, pods).pods}
     alive |= {uid(pod): pod for pod in pods if _runs_a_manager(pod)}
     for pod in alive.values():
-        phase = pod.get("status", {}).get("phase", "Pending")
-        if phase not in _OVER:
-            told.append(f"pod {name(pod)} is {'terminating' if pod['metadata'].get('deletionTimestamp') else phase}")
+        if not over(pod):
+            phase = pod.get("status", {}).get("phase", "Pending")
+            told.append(f"pod {name(pod)} is {'terminating' if terminating(pod) else phase}")
     return sorted(told)
 
 
 def _runs_a_manager(pod: JsonObject) -> bool:
-    spec = pod.get("spec") or {}
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    return any(recognised(str(c.get("image", ""))) is Component.MANAGER for c in containers)
+    return Component.MANAGER in components_of(pod)
 
 
 def watch_managers(connections: Connections) -> "ManagerWatch":

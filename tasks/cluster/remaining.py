@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.pod_state import finished, statuses
-from tasks.cluster.rollout_view import condition, controller, matches, name, select, uid
+from tasks.cluster.rollout_view import condition, containers, controller, matches, name, select, uid
 from tasks.cluster.scaling import replicas_of
 from tasks.domain.component import Component
 from tasks.domain.discovery import recognised
@@ -48,7 +48,7 @@ def remaining(
     def belongs(pod: JsonObject) -> bool:
         if uid(pod) in owned:
             return True
-        runs_it = component in _components(pod)
+        runs_it = component in components_of(pod)
         if component is Component.MANAGER and runs_it:
             return True
         labels = pod.get("metadata", {}).get("labels") or {}
@@ -123,10 +123,10 @@ def _leaving(pod: JsonObject) -> Leaving:
     )
 
 
-def _components(pod: JsonObject) -> set[Component | None]:
-    spec = pod.get("spec") or {}
-    every = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    return {recognised(str(c.get("image", ""))) for c in every}
+def components_of(pod: JsonObject) -> set[Component]:
+    """The components whose images a pod, or a pod template, runs."""
+    found = (recognised(str(c.get("image", ""))) for c in containers(pod).values())
+    return {component for component in found if component is not None}
 
 
 def _observed(thing: JsonObject) -> bool:

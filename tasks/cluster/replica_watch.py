@@ -6,7 +6,7 @@ from tasks.cluster.lookout import Lookout, Place, short_watches
 from tasks.cluster.planning import Connections
 from tasks.cluster.remaining import remaining
 from tasks.cluster.rollout_view import name, uid
-from tasks.cluster.scaling import replicas_of, who_scaled
+from tasks.cluster.scaling import STOP_WHO, replicas_of, wants, who_scaled
 from tasks.cluster.watch import View, WatchHub
 from tasks.domain.errors import DriftError, TemporaryError, UpgradeError
 from tasks.domain.inventory import DeploymentFacts
@@ -43,8 +43,7 @@ class ReplicaWatch(Lookout):
                 told.append(f"Deployment {facts.key.name} was deleted{'' if now is None else ' and made anew'}")
                 continue
             if (count := replicas_of(now)) != 0:
-                plural = "s" if count > 1 else ""
-                told.append(f"Deployment {facts.key.name} wants {count} pod{plural}. {who_scaled(now)}".strip())
+                told.append(f"Deployment {facts.key.name} {wants(count)}. {who_scaled(now)}".strip())
             told += [f"pod {pod.name} appeared" for pod in remaining(now, facts.component, sets, pods)]
         return told
 
@@ -56,8 +55,7 @@ class ReplicaWatch(Lookout):
             "Somebody else changed what was scaled to 0.",
             observed="\n".join(told),
             safe="It was left as found.",
-            next="See who scales it (a deployment tool, an autoscaler, a colleague) and stop that, then go on: what is "
-            "done already is found done.",
+            next=STOP_WHO,
         )
 
     def _deaf(self, trouble: str) -> TemporaryError:

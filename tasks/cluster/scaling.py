@@ -17,6 +17,11 @@ from tasks.domain.errors import DriftError
 from tasks.domain.inventory import DeploymentKey
 
 UNKNOWN = "Whether the number of its pods was changed is not known; run again: it looks before it acts."
+STOP_WHO = (
+    "See who scales it (a deployment tool, an autoscaler, a colleague) and stop that, then go on: what is done already is "
+    "found done."
+)
+"""What to do where somebody scales up again what was scaled to 0."""
 UNTOLD = "or since then through its scale, which this API server does not record (kubectl scale, an autoscaler)"
 
 
@@ -50,6 +55,11 @@ def replicas_of(deployment: JsonObject) -> int:
     """The wanted count of a Deployment, which is 1 where none is given (apps/v1)."""
     count = (deployment.get("spec") or {}).get("replicas")
     return 1 if count is None else int(count)
+
+
+def wants(count: int) -> str:
+    """`wants 2 pods`."""
+    return f"wants {count} pod{'' if count == 1 else 's'}"
 
 
 def decide_scale(deployment: JsonObject, uid: str, replicas: int, expect: int) -> Decision:

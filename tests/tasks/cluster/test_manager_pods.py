@@ -46,7 +46,9 @@ def test_the_rule(case: dict[str, Any]) -> None:
         meta = {"name": name, "uid": name, **_owned("ReplicaSet", f"{p['owner']}-rs" if "owner" in p else "")}
         if p.get("ending"):
             meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-        pods.append({"metadata": meta, **_template(p["image"]), "status": {"phase": p["phase"]}})
+        said = [{"name": "main", "state": p["state"]}] if "state" in p else []
+        status = {"phase": p["phase"], "containerStatuses": said}
+        pods.append({"metadata": meta, **_template(p["image"]), "status": status})
     known = case.get("known", ["api-manager"])
     assert managers_alive(known, deployments, replicasets, pods) == case["told"]
 
