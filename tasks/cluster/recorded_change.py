@@ -1,6 +1,7 @@
 """A Deployment's images set under the journal: what was there is written down before, what was seen after it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from tasks.cluster.answers import JsonObject
@@ -8,11 +9,12 @@ from tasks.cluster.api import KubernetesApi
 from tasks.cluster.conditional_write import PATIENCE, Patch, Sent
 from tasks.cluster.image_change import ChangeEvidence, changed_meanwhile, decide, deployment_path, set_images
 from tasks.cluster.rollout_view import containers, uid
+from tasks.cluster.scaling import replicas_of
 from tasks.domain.discovery import selector_text
 from tasks.domain.errors import NotFoundError, UpgradeError
 from tasks.domain.journal import Before, Entry
 from tasks.domain.step import RolloutStep
-from tasks.record.run_record import RunRecord
+from tasks.record.run_record import Done, RunRecord
 
 
 def change_recorded(api: KubernetesApi, step: RolloutStep, cause: str, record: RunRecord) -> ChangeEvidence:
@@ -33,32 +35,42 @@ def change_recorded(api: KubernetesApi, step: RolloutStep, cause: str, record: R
         return evidence
     labels = selector_text(found["spec"].get("selector") or {})
     pods = patient.list(f"/api/v1/namespaces/{step.key.namespace}/pods", labels=labels).items
-    sent = Sent()
-    with record.changing(entry_of(step, before_of(found, pods, step), record.now())) as done:
-        try:
-            evidence = set_images(api, step, cause, guard=record.require, sent=sent)
-        except UpgradeError as error:
-            if not sent.perhaps:
-                done.refused = error.happened
-            raise
+    with journalled(record, entry_of(step, before_of(found, pods, step), record.now())) as (done, sent):
+        evidence = set_images(api, step, cause, guard=record.require, sent=sent)
         done.evidence = _seen(evidence)
     return evidence
 
 
-def before_of(deployment: JsonObject, pods: Iterable[JsonObject], step: RolloutStep) -> Before:
-    """The Deployment as it is, as far as the step changes it; `pods` are those of its selector.  Pure."""
-    spec = deployment["spec"]
-    found = containers(spec["template"])
-    names = [change.container for change in step.changes]
+@contextmanager
+def journalled(record: RunRecord, entry: Entry) -> Iterator[tuple[Done, Sent]]:
+    """`record.changing`, told by `Sent` of a change that failed whether it surely was not made."""
+    sent = Sent()
+    with record.changing(entry) as done:
+        try:
+            yield done, sent
+        except UpgradeError as error:
+            if not sent.perhaps:
+                done.refused = error.happened
+            raise
+
+
+def as_found(deployment: JsonObject, names: Iterable[str]) -> Before:
+    """The Deployment as it is, with the images of those containers.  Pure."""
+    spec, found = deployment["spec"], containers(deployment["spec"]["template"])
     return Before(
         uid=uid(deployment),
         generation=int(deployment["metadata"].get("generation") or 0),
-        replicas=spec.get("replicas", 1),
+        replicas=replicas_of(deployment),
         strategy=(spec.get("strategy") or {}).get("type", "RollingUpdate"),
         images={name: str(found[name].get("image", "")) for name in names if name in found},
-        init=tuple(change.container for change in step.changes if change.init),
-        ran=_ran(pods, names),
     )
+
+
+def before_of(deployment: JsonObject, pods: Iterable[JsonObject], step: RolloutStep) -> Before:
+    """The Deployment as it is, as far as the step changes it; `pods` are those of its selector.  Pure."""
+    names = [change.container for change in step.changes]
+    init = tuple(change.container for change in step.changes if change.init)
+    return as_found(deployment, names).model_copy(update={"init": init, "ran": _ran(pods, names)})
 
 
 def _ran(pods: Iterable[JsonObject], names: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -6,16 +6,17 @@ from datetime import datetime
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.conditional_write import PATIENCE, Patch, Sent
+from tasks.cluster.conditional_write import PATIENCE, Patch
 from tasks.cluster.image_change import changed_meanwhile, deployment_path
+from tasks.cluster.recorded_change import as_found, journalled
 from tasks.cluster.rollout import RolloutProgress, wait_ready
-from tasks.cluster.rollout_view import containers, uid
+from tasks.cluster.rollout_view import containers
 from tasks.cluster.scaling import ScaleEvidence, decide_scale, replicas_of, scale, who_scaled
 from tasks.cluster.watch import WatchHub
 from tasks.domain.component import Component
-from tasks.domain.errors import NotFoundError, UpgradeError
+from tasks.domain.errors import NotFoundError
 from tasks.domain.inventory import DeploymentKey
-from tasks.domain.journal import Before, Entry
+from tasks.domain.journal import Entry
 from tasks.domain.step import RolloutStep
 from tasks.record.run_record import RunRecord
 
@@ -46,21 +47,15 @@ def scale_recorded(
         evidence = scale(api, what.key, what.uid, replicas, guard=changed_meanwhile(what.key), expect=expect)
         record.found_done("scale", what.key, evidence.told())
         return evidence
-    sent = Sent()
-    with record.changing(scale_entry(what, found, replicas, record.now())) as done:
-        try:
-            evidence = scale(api, what.key, what.uid, replicas, guard=record.require, expect=seen, sent=sent)
-        except UpgradeError as error:
-            if not sent.perhaps:
-                done.refused = error.happened
-            raise
+    with journalled(record, scale_entry(what, found, replicas, record.now())) as (done, sent):
+        evidence = scale(api, what.key, what.uid, replicas, guard=record.require, expect=seen, sent=sent)
         done.evidence = evidence.told()
     return evidence
 
 
 def scale_entry(what: Scaled, deployment: JsonObject, replicas: int, at: datetime) -> Entry:
     """What the journal says before the Deployment as it is is scaled.  Pure."""
-    spec, before = deployment["spec"], replicas_of(deployment)
+    before = replicas_of(deployment)
     return Entry(
         kind="scale",
         subject=str(what.key),
@@ -68,13 +63,7 @@ def scale_entry(what: Scaled, deployment: JsonObject, replicas: int, at: datetim
         component=what.component.value,
         will=f"Scale {what.key} from {before} to {replicas}.",
         undo=f"kubectl scale deployment {what.key.name} -n {what.key.namespace} --replicas={before}",
-        before=Before(
-            uid=uid(deployment),
-            generation=int(deployment["metadata"].get("generation") or 0),
-            replicas=before,
-            strategy=(spec.get("strategy") or {}).get("type", "RollingUpdate"),
-            images={name: str(c.get("image", "")) for name, c in containers(spec["template"]).items()},
-        ),
+        before=as_found(deployment, containers(deployment["spec"]["template"])),
         replicas=replicas,
         begun=at,
     )
