@@ -230,6 +230,7 @@ def _named(present: tuple[dict[str, Any], ...], given: "list[str] | tuple[str, .
         key = _key(text, found["cluster"] or "", found["name"], named)
         parts = {"host": found["host"].strip("[]"), "user": found["user"], "port": int(found["port"] or 0)}
         entry = named.setdefault(key, {"cluster": key[0], "name": key[1]})
+        entry["expected"] = True
         entry |= {part: value for part, value in parts.items() if value}
     return list(named.values())
 

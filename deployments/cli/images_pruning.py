@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from blocks.settings import InstallationSettings
+from deployments.cli.asking import agree, attended
 from deployments.cli.interruption import Interruption
 from deployments.cli.options import Format
 from deployments.cli.outcome import DocumentedError
@@ -18,7 +19,7 @@ from tasks.cluster.planning import Connections
 from tasks.database.catalogue import Backup, backups
 from tasks.database.order import FOLDER
 from tasks.domain.amounts import megabytes
-from tasks.domain.errors import NotFoundError, UpgradeError, UsageError, before_any_change
+from tasks.domain.errors import NOTHING_CHANGED, NotFoundError, UpgradeError, UsageError, before_any_change
 from tasks.images.prune import Verdict
 from tasks.images.pruning import NodeLook, Removed, all_nodes, judge, look_at_nodes, remove
 from tasks.images.surveying import at_once
@@ -32,7 +33,7 @@ def prune(settings: InstallationSettings, keep: int, output: Format, *, ask: boo
 
     Without a terminal to ask at it needs `ask` to be false.
     """
-    if ask and not dry_run and not sys.stdin.isatty():
+    if ask and not dry_run and not attended():
         raise _nobody_to_ask()
     with Interruption():
         with before_any_change():
@@ -90,10 +91,12 @@ def _nobody_to_ask() -> UsageError:
 
 
 def _confirm(images: int, nodes: int) -> None:
-    import typer
-
-    if not typer.confirm(f"Remove {images} images from {nodes} node{'s' if nodes > 1 else ''}?", err=True):
-        raise UpgradeError("No image was removed.", observed="The answer was no.", next="Run it when you are ready.")
+    agree(
+        f"Remove {images} images from {nodes} node{'s' if nodes > 1 else ''}?",
+        "No image was removed.",
+        safe=NOTHING_CHANGED,
+        next="Run it when you are ready; --dry-run shows it once more.",
+    )
 
 
 def _show(screen: Any, looks: Sequence[NodeLook], verdicts: Verdicts) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from blocks.cluster_client import configured
 from blocks.settings import InstallationSettings
+from deployments.cli.asking import agree, attended
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.options import Format
@@ -30,7 +31,14 @@ from tasks.database.restore.look import look
 from tasks.database.restore.plan import RestorePlan, RestoreRequest, Verb
 from tasks.database.restore.plan_text import HEADS, plan_rows
 from tasks.database.source import DatabaseSource, address_of, find_source
-from tasks.domain.errors import BlockedError, TemporaryError, UpgradeError, UsageError, before_any_change
+from tasks.domain.errors import (
+    NOTHING_CHANGED,
+    BlockedError,
+    TemporaryError,
+    UpgradeError,
+    UsageError,
+    before_any_change,
+)
 
 PATIENCE = 10.0
 STYLE = {Verb.DROP.value: "bold red", Verb.REPLACE.value: "yellow", Verb.MERGE.value: "yellow", Verb.LEAVE.value: "dim"}
@@ -71,7 +79,7 @@ class RestoreWish(BaseModel):
 def restore(settings: InstallationSettings, wish: RestoreWish, output: Format, *, ask: bool, dry_run: bool) -> None:
     """Show, ask, run; raise what stops it.  Without a terminal to ask at it needs `ask` to be false."""
     wish.request("any")  # a merge rule that is none is said before anything is looked at
-    if ask and not dry_run and not sys.stdin.isatty():
+    if ask and not dry_run and not attended():
         raise UsageError(
             "A restore replaces data, so it does not begin without being told to.",
             observed="There is no terminal to ask at.",
@@ -81,10 +89,10 @@ def restore(settings: InstallationSettings, wish: RestoreWish, output: Format, *
     if dry_run or ask:
         with Interruption(), before_any_change():
             _show(settings, wish, output, final=dry_run)
+            if not dry_run:
+                _confirm()
     if dry_run:
         return
-    if ask:
-        _confirm()
     with Interruption(), run_server() as server:
         if not ask:
             with before_any_change():
@@ -191,13 +199,12 @@ def plan_view(plan: RestorePlan) -> RenderableType:
 
 
 def _confirm() -> None:
-    import typer
-
-    # Asked on standard error: what is printed may go into a pipe while a person sits at the keyboard.
-    if not typer.confirm("Put the database back like this?", err=True):
-        raise UpgradeError(
-            "The restore was not started.", observed="The answer was no.", next="Run it when you are ready."
-        )
+    agree(
+        "Put the database back like this?",
+        "The restore was not started.",
+        safe=NOTHING_CHANGED,
+        next="Run it when you are ready; --dry-run shows it once more.",
+    )
 
 
 def _load() -> None:

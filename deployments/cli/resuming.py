@@ -1,10 +1,10 @@
 """`resume`: what the run did so far and what is left of it, then the flow, shown as it goes."""
 
-import sys
 from typing import Any
 
 from blocks.settings import InstallationSettings
 from deployments.cli import rolling_back, undoing
+from deployments.cli.asking import agree, attended
 from deployments.cli.interruption import Interruption
 from deployments.cli.look import require_allowed
 from deployments.cli.options import Format
@@ -13,11 +13,10 @@ from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plan_value, plan_view
 from deployments.cli.upgrading import COMPLETE, PATIENCE, print_report, rows_of, written
 from tasks.cluster.planning import Connections, read_plan
-from tasks.domain.errors import UpgradeError, before_any_change
-from tasks.domain.inventory import Inventory
-from tasks.domain.journal import Journal, find_journal, require_fits, require_goes_on
+from tasks.domain.errors import before_any_change
+from tasks.domain.journal import Journal, find_journal, require_fits, require_goes_on, ways_on
 from tasks.domain.plan import Plan, PlanRequest
-from tasks.domain.safe_before import safe_before
+from tasks.domain.safe_before import safe_before, standing
 from tasks.record.journal_store import journal_store_for
 
 
@@ -27,14 +26,17 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
         with before_any_change():
             connections = Connections.open(settings, patience=PATIENCE)
             inventory = connections.inventory()
-            journal = _journal(connections, inventory, run)
+            journals = journal_store_for(connections, inventory).all()
+        with before_any_change(safe_before(standing(journals))):
+            journal = find_journal(journals, run, unfinished=not run)
+            require_goes_on(journal, journals)
         screen = console(stderr=output is Format.JSON)
         screen.print(_so_far(journal), markup=False)
         if journal.kind == "rollback" and not journal.of:
-            undoing.go_on(settings, journal, output, server, ask=ask and sys.stdin.isatty())
+            undoing.go_on(settings, journal, output, server, ask=ask and attended())
             return
         if journal.kind == "rollback":
-            rolling_back.go_on(settings, journal, output, server, ask=ask and sys.stdin.isatty())
+            rolling_back.go_on(settings, journal, output, server, ask=ask and attended())
             return
         safe = safe_before(journal)
         with before_any_change(safe):
@@ -45,21 +47,13 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
             require_allowed(plan, plan_value(plan, inventory))
         except DocumentedError as refused:
             raise DocumentedError(refused.error.with_safe(safe), refused.document) from None
-        if ask and sys.stdin.isatty():
-            with before_any_change(safe):
-                _confirm(journal, plan)
+        if ask and attended():
+            _confirm(journal, plan, safe)
         with screen.status("Starting the run: its Prefect server, its flow"):
             prepare(server, _load)
         report = run_shown(screen, rows_of(plan), settings, lambda: _run(journal, times), complete=COMPLETE)
         with written(report):
             print_report(report, output)
-
-
-def _journal(connections: Connections, inventory: Inventory, run: str) -> Journal:
-    journals = journal_store_for(connections, inventory).all()
-    journal = find_journal(journals, run, unfinished=not run)
-    require_goes_on(journal, journals)
-    return journal
 
 
 def _so_far(journal: Journal) -> str:
@@ -73,16 +67,14 @@ def _so_far(journal: Journal) -> str:
     return "\n".join(lines)
 
 
-def _confirm(journal: Journal, plan: Plan) -> None:
-    import typer
-
-    left = f"{len(plan.steps)} Deployments are left" if plan.steps else "nothing is left but to ask the pods"
-    if not typer.confirm(f"Go on with the {journal.kind} {journal.id}? {left}.", err=True):
-        raise UpgradeError(
-            "The run was not gone on with.",
-            observed="The answer was no.",
-            next=f"apinizer-upgrade resume {journal.id} when you are ready.",
-        )
+def _confirm(journal: Journal, plan: Plan, safe: str) -> None:
+    left = f"Deployments left: {len(plan.steps)}" if plan.steps else "nothing is left but to ask the pods"
+    agree(
+        f"Go on with the {journal.kind} {journal.id}? {left}.",
+        f"The {journal.kind} {journal.id} was not gone on with.",
+        safe=safe,
+        next="\n".join(ways_on(journal)),
+    )
 
 
 def _load() -> None:

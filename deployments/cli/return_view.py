@@ -1,7 +1,7 @@
 """What a rollback would do, would lose, and what stands against it: read without changing anything, for people and programs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,11 @@ from tasks.database.return_look import (
 )
 from tasks.database.source import address_of
 from tasks.database.way_back import in_words, require_the_one
-from tasks.domain.errors import BlockedError, UpgradeError
+from tasks.domain.errors import NOTHING_CHANGED, BlockedError, UpgradeError, before_any_change
 from tasks.domain.finding import Finding, Severity
+from tasks.domain.journal import Journal
+from tasks.domain.rollback_text import stopped_row
+from tasks.domain.safe_before import safe_before, standing
 from tasks.images.opening import Opened
 from tasks.images.survey_text import survey_value
 from tasks.images.surveying import Survey, survey
@@ -44,7 +47,7 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What was found.  `refusal` is what would end the rollback before its first change."""
+    """What was found.  `refusal` is what would end the rollback before its first change, `safe` what holds until then."""
 
     way: WayBack
     findings: tuple[Finding, ...]
@@ -54,6 +57,7 @@ class Shown:
     restore: RestorePlan | None = None
     images: Survey | None = None
     refusal: UpgradeError | None = None
+    safe: str = NOTHING_CHANGED
 
     @property
     def puts_back(self) -> bool:
@@ -64,8 +68,25 @@ class Shown:
 
 def look(settings: InstallationSettings, run: str, without: Sequence[str], *, stop_all: bool, whole: bool) -> Shown:
     """Read all that a rollback looks at; with `whole` the backup and the nodes' images too.  Raises what forbids it."""
-    connections = Connections.open(settings, patience=PATIENCE)
-    journals = journal_store_for(connections, connections.inventory()).all()
+    with before_any_change():
+        connections = Connections.open(settings, patience=PATIENCE)
+        journals = journal_store_for(connections, connections.inventory()).all()
+    safe = safe_before(standing(journals))
+    with before_any_change(safe):
+        shown = _looked(connections, journals, run, without, stop_all=stop_all, whole=whole)
+    return replace(shown, safe=safe, refusal=shown.refusal.with_safe(safe) if shown.refusal else None)
+
+
+def _looked(
+    connections: Connections,
+    journals: Sequence[Journal],
+    run: str,
+    without: Sequence[str],
+    *,
+    stop_all: bool,
+    whole: bool,
+) -> Shown:
+    settings = connections.settings
     order = BackupOrder.of(settings, whole_server=False, leave_out=())
     way = look_for_way_back(connections, journals, run, order.directory, without)
     if way.under_way is not None:
@@ -179,14 +200,16 @@ def _steps(shown: Shown) -> list[tuple[str, str]]:
     """What happens, in order."""
     way, plan = shown.way, shown.way.plan
     rows: list[tuple[str, str]] = []
+    others = [back for back in plan.returns if back.key != way.upgrade.manager]
     if way.touches_database:
         manager = plan.of(way.manager.key)
-        rows.append(("stop the manager", f"{manager.key}: {manager.now} to 0 pods, until none is left"))
-        others = [back for back in plan.returns if back.key != manager.key and back.now]
+        down = f"{manager.now} to 0 pods, until none is left" if manager.now else "wants no pods; until none is left"
+        rows.append(("stop the manager", f"{manager.key}: {down}"))
+        serving = [str(back.key) for back in others if back.now]
         if shown.stop_all:
-            rows += [("stop, interrupts its traffic", f"{b.key}: {b.now} to 0 pods") for b in others]
-        elif shown.puts_back:
-            rows.append(("go on serving", ", ".join(str(b.key) for b in others)))
+            rows += [stopped_row(back) for back in others if back.now or back.replicas]
+        elif shown.puts_back and serving:
+            rows.append(("go on serving", f"{', '.join(serving)}; what they write meanwhile (logs) is lost"))
         if shown.puts_back:
             made = way.upgrade.backup
             rows.append(("back up the database", f"{way.database} as it is now, read back whole"))
@@ -196,6 +219,7 @@ def _steps(shown: Shown) -> list[tuple[str, str]]:
             rows.append(("leave the database", shown.judged.why if shown.judged else ""))
     elif way.restored is not None:
         rows.append(("leave the database", "this rollback has seen to it already"))
+        rows += [stopped_row(back) for back in others if shown.stop_all and back.replicas and not back.now]
     titled = [("manager", (plan.plan.manager,))] if plan.plan.manager else []
     for title, steps in (*titled, *((stage.title, stage.steps) for stage in plan.plan.stages)):
         for step in steps:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from blocks.settings import InstallationSettings
+from deployments.cli.asking import agree, attended
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.options import Format
@@ -22,9 +23,8 @@ from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table
 from deployments.embedded import EmbeddedServer
 from tasks.database.way_back import require_named
-from tasks.domain.errors import NOTHING_CHANGED, HopelessError, UpgradeError, UsageError, before_any_change
-from tasks.domain.journal import Journal
-from tasks.domain.safe_before import safe_before
+from tasks.domain.errors import HopelessError, UpgradeError, UsageError, before_any_change
+from tasks.domain.journal import Journal, ways_on
 
 PATIENCE = 10.0
 
@@ -48,7 +48,7 @@ def rollback(settings: InstallationSettings, wish: RollbackWish, output: Format,
             if output is Format.JSON:
                 print(json.dumps(shown_value(shown), indent=2))
             return
-        backup = wish.backup or _answered(shown, ask=ask, person=sys.stdin.isatty())
+        backup = _allowed(shown, wish.backup, ask=ask, person=attended())
         _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
 
 
@@ -60,14 +60,14 @@ def go_on(
     Without one its backup is put back only where it was named before.
     """
     wish = RollbackWish(run=journal.id)
-    shown = _shown(settings, wish, output, whole=False, safe=safe_before(journal))
+    shown = _shown(settings, wish, output, whole=False)
     backup = str(journal.options.get("backup", ""))
     made = shown.way.upgrade.backup
     if ask:
         _confirm(shown)
         backup = made.sha256 if made and shown.puts_back else ""
     elif made and shown.puts_back:
-        with before_any_change(safe_before(journal)):
+        with before_any_change(shown.safe):
             require_named(made, backup, journal.id)
     _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
 
@@ -95,17 +95,15 @@ def offered(
     )
 
 
-def _shown(
-    settings: InstallationSettings, wish: RollbackWish, output: Format, *, whole: bool, safe: str = NOTHING_CHANGED
-) -> Shown:
-    """What was found, on the screen; raise what stands against it, with what is `safe` meanwhile."""
+def _shown(settings: InstallationSettings, wish: RollbackWish, output: Format, *, whole: bool) -> Shown:
+    """What was found, on the screen; raise what stands against it."""
     screen = console(stderr=output is Format.JSON)
-    with before_any_change(safe), screen.status("Looking at the way back"):
+    with screen.status("Looking at the way back"):
         shown = look(settings, wish.run, wish.without, stop_all=wish.stop_all, whole=whole)
     if output is Format.TEXT or not whole:
         screen.print(shown_view(shown))
     if shown.refusal is not None:
-        raise DocumentedError(shown.refusal.with_safe(safe), shown_value(shown))
+        raise DocumentedError(shown.refusal, shown_value(shown))
     return shown
 
 
@@ -136,35 +134,46 @@ def _carry_out(
     return result
 
 
-def _answered(shown: Shown, *, ask: bool, person: bool) -> str:
-    """The ID of the backup that may be put back: a person has seen what is lost, or says --yes.  "" where none is."""
+def _allowed(shown: Shown, named: str, *, ask: bool, person: bool) -> str:
+    """The ID of the backup that may be put back, "" where none is.
+
+    A person has seen what is lost and says yes, or says --yes before; where nobody attends it has to be `named`.  One
+    that is named has to be the one, whoever names it.
+    """
     made = shown.way.upgrade.backup
-    sha256 = made.sha256 if made else ""
+    if made and named:
+        with before_any_change(shown.safe):
+            require_named(made, named, _run_of(shown).id)
     if not person:
-        if shown.puts_back:
+        if made and shown.puts_back and not named:
+            run, sha256 = _run_of(shown).id, made.sha256[:12]
             raise UsageError(
                 "A rollback puts the database back, so it does not begin without the backup being named.",
                 observed="There is no terminal to ask at.",
-                next=f"Look at what would be lost with --dry-run, then say --backup {sha256[:12]}.",
+                safe=shown.safe,
+                next=f"apinizer-upgrade rollback {run} --dry-run   shows what would be lost\n"
+                f"apinizer-upgrade rollback {run} --backup {sha256}   does it",
             )
-        return ""
+        return named
     if ask:
         _confirm(shown)
-    return sha256 if shown.puts_back else ""
+    return named or (made.sha256 if made and shown.puts_back else "")
+
+
+def _run_of(shown: Shown) -> Journal:
+    """The rollback that goes on, else the upgrade that is undone."""
+    return shown.way.under_way or shown.way.upgrade
 
 
 def _confirm(shown: Shown) -> None:
-    import typer
-
     what = "Put the database back and return" if shown.puts_back else "Leave the database as it is and return"
-    # Asked on standard error: what is printed may go into a pipe while a person sits at the keyboard.
-    if not typer.confirm(f"{what} to {shown.way.plan.to}?", err=True):
-        raise UpgradeError(
-            "The rollback was not started.",
-            observed="The answer was no.",
-            safe=NOTHING_CHANGED,
-            next="Run it when you are ready.",
-        )
+    begun = shown.way.under_way
+    agree(
+        f"{what} to {shown.way.plan.to}?",
+        f"The rollback {begun.id} was not gone on with." if begun else "The rollback was not started.",
+        safe=shown.safe,
+        next="\n".join(ways_on(_run_of(shown))),
+    )
 
 
 def _load() -> None:

@@ -5,13 +5,15 @@ import sys
 from datetime import UTC, datetime
 
 from blocks.settings import InstallationSettings
+from deployments.cli.asking import agree, attended
 from deployments.cli.interruption import Interruption
 from deployments.cli.options import Format
 from deployments.cli.runs_look import Place, find, places
 from deployments.cli.tables import console
-from tasks.domain.errors import BlockedError, ConflictError, UpgradeError, UsageError, before_any_change
+from tasks.domain.errors import BlockedError, ConflictError, UsageError, before_any_change
 from tasks.domain.journal import Ended, Journal, find_journal, rollback_of, ways_on
 from tasks.domain.journal_text import document, page
+from tasks.domain.safe_before import safe_before, standing
 from tasks.record.lease import Lease
 from tasks.record.owner import present_owner
 
@@ -25,7 +27,7 @@ def abandon(settings: InstallationSettings, run: str, reason: str, output: Forma
             observed="--reason is empty.",
             next="Say in a sentence why it is not to go on: it is read when something is looked for later.",
         )
-    if ask and not sys.stdin.isatty():
+    if ask and not attended():
         raise UsageError(
             "A run is not abandoned without being told to.",
             observed="There is no terminal to ask at.",
@@ -34,9 +36,10 @@ def abandon(settings: InstallationSettings, run: str, reason: str, output: Forma
     with Interruption():
         with before_any_change():
             place, journal = find(places(settings), run)
+        with before_any_change(safe_before(standing(place.journals))):
             _require_open(journal, place)
-            if ask:
-                _confirm(journal, place, output)
+        if ask:
+            _confirm(journal, place, output)
         ended = _record(place, journal, why)
     if output is Format.JSON:
         print(json.dumps(document(ended), indent=2))
@@ -62,15 +65,15 @@ def _require_open(journal: Journal, place: Place) -> None:
 
 
 def _confirm(journal: Journal, place: Place, output: Format) -> None:
-    import typer
-
     screen = console(stderr=output is Format.JSON)
     screen.print(page(journal, place.journals), markup=False)
     screen.print(_consequence(journal), markup=False, style="yellow")
-    if not typer.confirm(f"Abandon the {journal.kind} {journal.id}?", err=True):
-        raise UpgradeError(
-            "The run was not abandoned.", observed="The answer was no.", next=f"apinizer-upgrade resume {journal.id}"
-        )
+    agree(
+        f"Abandon the {journal.kind} {journal.id}?",
+        "The run was not abandoned.",
+        safe=safe_before(journal),
+        next="\n".join(ways_on(journal, place.journals)),
+    )
 
 
 def _consequence(journal: Journal) -> str:

@@ -1,11 +1,11 @@
 """`undo`: one component alone back to the version that its database accepts."""
 
 import json
-import sys
 from contextlib import nullcontext
 from typing import Any
 
 from blocks.settings import InstallationSettings
+from deployments.cli.asking import agree, attended
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.options import Format
@@ -14,9 +14,11 @@ from deployments.cli.tables import STYLE, console
 from deployments.embedded import EmbeddedServer
 from tasks.cluster.planning import Connections, held_repositories
 from tasks.cluster.running_version import ask_running_version
-from tasks.domain.errors import UpgradeError, before_any_change
-from tasks.domain.journal import Journal
+from tasks.domain.errors import before_any_change
+from tasks.domain.inventory import Inventory
+from tasks.domain.journal import Journal, require_none_unfinished, ways_on
 from tasks.domain.plan import PlanRequest
+from tasks.domain.safe_before import safe_before, standing
 from tasks.domain.undo import Undo, find_deployment, undo_step
 from tasks.record.journal_store import journal_store_for
 
@@ -33,7 +35,7 @@ def undo(
             if output is Format.JSON:
                 print(json.dumps(found.model_dump(mode="json"), indent=2))
             return
-        if ask and sys.stdin.isatty():
+        if ask and attended():
             _confirm(found)
         _carry_out(settings, found, request, output, server)
 
@@ -43,22 +45,30 @@ def go_on(
 ) -> None:
     """Go on with an undo that ended early; `ask` says that a person is there to be asked."""
     request = PlanRequest(to=journal.to, prefix=settings.images.wanted_prefix)
-    found = _shown(settings, str(journal.options["undo"]), request, output)
+    found = _shown(settings, str(journal.options["undo"]), request, output, run=journal.id)
     if ask:
-        _confirm(found)
+        _confirm(found, journal)
     _carry_out(settings, found, request, output, server, run=journal.id)
 
 
-def _shown(settings: InstallationSettings, deployment: str, request: PlanRequest, output: Format) -> Undo:
-    """What was found, on the screen; raise what stands against it."""
+def _shown(
+    settings: InstallationSettings, deployment: str, request: PlanRequest, output: Format, run: str = ""
+) -> Undo:
+    """What was found, on the screen; raise what stands against it.  `run` is the undo that goes on."""
     screen = console(stderr=output is Format.JSON)
     with before_any_change():
-        found = _look(settings, deployment, request)
-    for line in _lines(found):
-        screen.print(line, markup=False)
-    for finding in found.findings:
-        screen.print(f"{finding.severity.value}: {finding.what}", style=STYLE[finding.severity], markup=False)
-    found.plan.require_allowed()
+        connections = Connections.open(settings, patience=PATIENCE)
+        inventory = connections.inventory()
+        journals = journal_store_for(connections, inventory).all() if inventory.manager else ()
+    with before_any_change(safe_before(standing(journals))):
+        found = _look(connections, inventory, deployment, request, journals)
+        for line in _lines(found):
+            screen.print(line, markup=False)
+        for finding in found.findings:
+            screen.print(f"{finding.severity.value}: {finding.what}", style=STYLE[finding.severity], markup=False)
+        found.plan.require_allowed()
+        # Said before anybody answers; the run asks again when it has the lock.
+        require_none_unfinished(journal for journal in journals if journal.id != run)
     return found
 
 
@@ -84,13 +94,16 @@ def _carry_out(
     console().print(f"\n{result['deployment']} is at {result['to']}: {said}.", markup=False)
 
 
-def _look(settings: InstallationSettings, deployment: str, request: PlanRequest) -> Undo:
-    connections = Connections.open(settings, patience=PATIENCE)
-    inventory = connections.inventory()
+def _look(
+    connections: Connections,
+    inventory: Inventory,
+    deployment: str,
+    request: PlanRequest,
+    journals: tuple[Journal, ...],
+) -> Undo:
     find_deployment(inventory, deployment)
     manager = inventory.manager
     running = ask_running_version(connections.apis[manager.key.cluster], manager) if manager else None
-    journals = journal_store_for(connections, inventory).all() if manager else ()
     held = held_repositories(connections, inventory, request)
     return undo_step(inventory, deployment, request, running=running, held=held, journals=journals)
 
@@ -102,13 +115,16 @@ def _lines(found: Undo) -> list[str]:
     return [f"{step.key}: {change.container} from {change.old} to {change.new}" for change in step.changes]
 
 
-def _confirm(found: Undo) -> None:
-    import typer
-
-    if not typer.confirm(f"Put {found.step.key} back to {found.plan.to}?", err=True):
-        raise UpgradeError(
-            "The undo was not started.", observed="The answer was no.", next="Run it when you are ready."
-        )
+def _confirm(found: Undo, journal: Journal | None = None) -> None:
+    key, to = found.step.key, found.plan.to
+    agree(
+        f"Put {key} back to {to}?",
+        f"The undo {journal.id} was not gone on with." if journal else "The undo was not started.",
+        safe=safe_before(journal),
+        next="\n".join(ways_on(journal))
+        if journal
+        else f"apinizer-upgrade undo {key.namespace}/{key.name} --to {to}   asks again",
+    )
 
 
 def _load() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from blocks.settings import InstallationSettings
 from deployments.cli import rolling_back
+from deployments.cli.asking import agree, attended
 from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.look import require_allowed
@@ -58,7 +59,7 @@ def upgrade(
             else:
                 screen.print(f"Every pod answers {plan.to}.")
             return
-        person = ask and sys.stdin.isatty()
+        person = ask and attended()
         if person:
             _confirm(plan)
         with screen.status("Starting the run: its Prefect server, its flow"):
@@ -93,13 +94,13 @@ def _offered(
 
 
 def _confirm(plan: Plan) -> None:
-    import typer
-
-    # Asked on standard error: what is printed may go into a pipe while a person sits at the keyboard.
-    if not typer.confirm(f"Upgrade {len(plan.steps)} Deployments to {plan.to}?", err=True):
-        raise UpgradeError(
-            "The upgrade was not started.", observed="The answer was no.", next="Run it when you are ready."
-        )
+    count = len(plan.steps)
+    agree(
+        f"Upgrade {count} Deployment{'s' if count != 1 else ''} to {plan.to}?",
+        "The upgrade was not started.",
+        safe=NOTHING_CHANGED,
+        next=f"apinizer-upgrade upgrade --to {plan.to}   asks again",
+    )
 
 
 def _load() -> None:

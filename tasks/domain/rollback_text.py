@@ -29,7 +29,7 @@ def _database(plan: RollbackPlan, upgrade: Journal, *, stop_all: bool) -> list[t
     others = [one for one in plan.returns if one.key != plan.manager_key]
     rows = [("stop", _stopped(one)) for one in plan.returns if one.key == plan.manager_key]
     if stop_all:
-        rows += [("stop, interrupts its traffic", _stopped(one)) for one in others if one.now]
+        rows += [stopped_row(one) for one in others if one.now or one.replicas]
     elif serving := [str(one.key) for one in others if one.now]:
         rows.append(("go on serving", f"{', '.join(serving)}; what they write meanwhile (logs) is lost"))
     backup = upgrade.backup
@@ -42,8 +42,14 @@ def _database(plan: RollbackPlan, upgrade: Journal, *, stop_all: bool) -> list[t
     ]
 
 
+def stopped_row(one: Return) -> tuple[str, str]:
+    """(step, what) of a component that is stopped while the database is put back, or was by a try before this one."""
+    return ("stop, interrupts its traffic" if one.now else "stays stopped, no traffic", _stopped(one))
+
+
 def _stopped(one: Return) -> str:
-    return f"{one.key}: {one.now} to 0 pods, back to {one.replicas} afterwards"
+    now = f"{one.now} to 0 pods" if one.now else "has no pods"
+    return f"{one.key}: {now}, back to {one.replicas} afterwards"
 
 
 def _rolled(plan: RollbackPlan, step: RolloutStep, *, one_first: bool = False) -> str:

@@ -75,12 +75,12 @@ def test_without_a_terminal_the_backup_has_to_be_named(hurried: Hurried) -> None
     assert hurried.world.written() == before
 
 
-def at_a_terminal(hurried: Hurried, answer: bytes, *arguments: str) -> Ran:
+def at_a_terminal(hurried: Hurried, answer: bytes, *arguments: str, **env: str) -> Ran:
     near, far = pty.openpty()
     process = subprocess.Popen(
         [COMMAND, "rollback", *arguments],
         stdin=far, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=hurried.folder,
-        env=clean_environment() | hurried.sandbox.env() | hurried.prefect | {"HOME": str(hurried.folder)},
+        env=clean_environment() | hurried.sandbox.env() | hurried.prefect | {"HOME": str(hurried.folder), **env},
     )  # fmt: skip
     os.write(near, answer)
     out, err = process.communicate(timeout=180)
@@ -90,12 +90,26 @@ def at_a_terminal(hurried: Hurried, answer: bytes, *arguments: str) -> Ran:
 
 
 def test_a_person_is_asked_and_may_say_no(hurried: Hurried) -> None:
+    """Who has named the backup, on the command line or by its variable, is asked all the same."""
     before = hurried.world.written()
-    ran = at_a_terminal(hurried, b"n\n")
-    assert ran.code == 1, ran
-    assert f"to {OLD}?" in ran.err
-    four_parts(ran.err[ran.err.index("Error: ") :])
+    upgrade = next(j["id"] for j in journals(hurried.world))
+    for more, variable in (((), hurried.sha256), (("--backup", hurried.sha256[:12]), "")):
+        ran = at_a_terminal(hurried, b"n\n", *more, APINIZER_UPGRADE_BACKUP=variable)
+        assert ran.code == 1, ran
+        assert f"to {OLD}?" in ran.err
+        told = ran.err[ran.err.index("Error: ") :]
+        four_parts(told)
+        assert "The rollback was not started." in told
+        assert f"This try changed nothing. Changed by the run {upgrade} before: {MANAGER}." in told
+        assert f"apinizer-upgrade rollback {upgrade}" in told
     assert hurried.world.written() == before
+
+
+def test_a_backup_that_is_not_the_one_is_said_before_anybody_is_asked(hurried: Hurried) -> None:
+    ran = at_a_terminal(hurried, b"y\n", "--backup", "0" * 12)
+    assert ran.code == 2, ran
+    assert "?" not in ran.err.partition("Error: ")[0]
+    assert "was named" in ran.err
 
 
 def test_a_person_says_yes(hurried: Hurried) -> None:

@@ -279,6 +279,7 @@ def test_a_person_is_asked_and_shown_what_it_means(runs: Runs, store: JournalSto
     no = runs("abandon", OPEN.id, "--reason", "x", answer="n")
     assert no.code == 1
     assert "The run was not abandoned." in no.err
+    assert f"Changed by the run {OPEN.id} before: apinizer/manager." in no.err
     assert "half upgraded" in no.out
     assert "/var/backups/" in no.out
     assert store.all() == (OPEN,)

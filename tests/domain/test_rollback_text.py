@@ -4,7 +4,7 @@ from tasks.domain.rollback import rollback_plan
 from tasks.domain.rollback_text import rollback_markdown, rollback_rows
 from tasks.domain.version import Version
 from tests.domain.installation import inventory_of
-from tests.domain.recorded import image_entry, upgrade_journal
+from tests.domain.recorded import image_entry, rollback_journal, scale_entry, upgrade_journal
 
 BEFORE = inventory_of(
     [
@@ -58,6 +58,23 @@ def test_all_stopped_shows_what_is_interrupted() -> None:
         ("stop, interrupts its traffic", "test/w: 1 to 0 pods, back to 1 afterwards"),
     ]
     assert not any(step == "go on serving" for _, step, _ in rows)
+
+
+def test_what_a_try_before_has_stopped_is_still_shown_as_interrupted() -> None:
+    now = inventory_of(
+        [
+            {"at": "apinizer/m", "runs": "apinizercloud/manager:2025.07.0", "pods": 0},
+            {"at": "prod/w", "runs": "apinizercloud/worker:2025.07.0", "pods": 0},
+            {"at": "test/w", "runs": "apinizercloud/worker:latest"},
+        ]
+    )
+    stopped = rollback_journal(JOURNAL, (scale_entry(MANAGER, 2), scale_entry(WORKER, 3)))
+    rows = rollback_rows(rollback_plan(JOURNAL, now, rollbacks=[stopped]), JOURNAL, stop_all=True)
+    assert [row[1:] for row in rows[:3]] == [
+        ("stop", "apinizer/m: has no pods, back to 2 afterwards"),
+        ("stays stopped, no traffic", "prod/w: has no pods, back to 3 afterwards"),
+        ("stop, interrupts its traffic", "test/w: 1 to 0 pods, back to 1 afterwards"),
+    ]
 
 
 def test_a_run_that_did_not_touch_the_manager_shows_no_database() -> None:
