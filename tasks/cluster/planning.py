@@ -7,6 +7,7 @@ from blocks.cluster_client import open_client
 from blocks.settings import InstallationSettings
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.inventory import ClusterScope, read_inventory
+from tasks.cluster.named_nodes import require_named_known
 from tasks.cluster.node_images import held_on_nodes
 from tasks.cluster.running_version import ask_running_version
 from tasks.cluster.verification import verify
@@ -39,7 +40,11 @@ class Connections:
 
 
 def read_plan(connections: Connections, inventory: Inventory, request: PlanRequest) -> Plan:
-    """The plan for what was read; asks the running manager its version and the world about disputed names."""
+    """The plan for what was read; asks the running manager its version and the world about disputed names.
+
+    Raise `UsageError` where a node is expected that no cluster has.
+    """
+    require_named_known(connections.apis, connections.settings.images.nodes)
     manager = inventory.manager
     running = ask_running_version(connections.apis[manager.key.cluster], manager) if manager else None
     return make_plan(inventory, request, held=held_repositories(connections, inventory, request), running=running)

@@ -57,12 +57,13 @@ class Demand:
 class Circumstances:
     """What `demand_of` goes by beside the clusters' own answers.
 
-    `unlisted` are the clusters whose nodes may not be listed, `replaced` the Deployments whose pods are about to be
+    `unlisted` are the clusters whose nodes may not be listed, `unread` those that nothing is wanted for, `replaced` the Deployments whose pods are about to be
     replaced; `several` says whether the installation has more clusters than one.
     """
 
     settings: ImageSourceSettings
     unlisted: frozenset[str] = frozenset()
+    unread: frozenset[str] = frozenset()
     replaced: frozenset[DeploymentKey] = frozenset()
     several: bool = False
 
@@ -168,7 +169,8 @@ def _strange(nodes: Sequence[NodeFacts], given: Circumstances) -> Iterator[Findi
                 f"The settings name {named.name} as extra, and a cluster has a node of that name: they have one host.",
                 "Name the extra node otherwise, or leave extra out.",
             )
-        hidden = bool(given.unlisted) if not named.cluster else named.cluster in given.unlisted
+        unseen = given.unlisted | given.unread
+        hidden = named.cluster in unseen if named.cluster else bool(unseen)
         if not named.extra and named.name not in there and not hidden:
             yield warning(
                 "node-unknown",

@@ -117,11 +117,13 @@ def read_demand(
     )
     keys = dict.fromkeys(user for wish in wishes for user in wish.users)
     replaced = frozenset(step.key for step in plan.steps if step.replicas > 0)
-    given = Circumstances(settings, replaced=replaced, several=len(connections.apis) > 1)
+    clusters = dict.fromkeys(key.cluster for key in keys)
+    unread = frozenset(connections.apis) - clusters.keys()
+    given = Circumstances(settings, replaced=replaced, several=len(connections.apis) > 1, unread=unread)
     nodes: list[NodeFacts] = []
     specs: dict[DeploymentKey, JsonObject] = {}
     unlisted: list[Finding] = []
-    for cluster in dict.fromkeys(key.cluster for key in keys):
+    for cluster in clusters:
         api = connections.apis[cluster]
         specs.update(pod_specs(api, [key for key in keys if key.cluster == cluster]))
         try:

@@ -156,6 +156,7 @@ def test_an_option_wins_over_its_variable_and_that_over_the_file(
         ("node-b", "", "b", 0, ""),
         ("c", "", "fe80::1", 0, ""),
     ]
+    assert [n.name for n in images.nodes.named if n.expected] == ["node-a", "c"]
 
 
 TWO = """\

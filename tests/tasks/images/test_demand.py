@@ -142,6 +142,8 @@ def test_named_nodes() -> None:
     assert demand.places[2].node.engine == "docker"
     (finding,) = demand.findings
     assert (finding.code, "typo" in finding.what) == ("node-unknown", True)
+    unread = given(NamedNode(name="there", cluster="far"), NamedNode(name="somewhere"), unread=frozenset({"far"}))
+    assert demand_of([X, Y], {A: {}, B: {}}, [NodeFacts("n1")], unread).findings == (), "nobody looked there"
 
 
 def test_where_nodes_may_not_be_listed_the_named_ones_stand_for_them() -> None:

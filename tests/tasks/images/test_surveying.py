@@ -12,8 +12,16 @@ from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.sandbox.launch import Sandbox
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.planning import Connections, read_plan
-from tasks.domain.errors import BlockedError, ForbiddenError, NotFoundError, UnauthorizedError, UpgradeError
+from tasks.domain.errors import (
+    BlockedError,
+    ForbiddenError,
+    NotFoundError,
+    UnauthorizedError,
+    UpgradeError,
+    UsageError,
+)
 from tasks.domain.finding import Severity
+from tasks.domain.inventory import Inventory
 from tasks.domain.placement import NodeFacts
 from tasks.domain.plan import PlanRequest
 from tasks.domain.reference import ImageReference
@@ -102,6 +110,26 @@ def test_nodes_of_one_of_two_clusters_may_not_be_listed(sandbox: Sandbox, tmp_pa
         assert "cluster: far" in raised.value.next
     alone = Connections(InstallationSettings(), {"": api_of(blind)})
     assert [p.key for p in demanded(alone, settings(NamedNode(name="edge1"))).places] == ["edge1"]
+
+
+def test_a_node_that_is_named_for_the_run_and_is_none_is_refused_when_it_is_planned(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    def plan(apis: dict[str, KubernetesApi], *named: NamedNode) -> None:
+        clusters = tuple(ClusterSettings(name=name) for name in ("near", "far"))
+        config = InstallationSettings(clusters=clusters, images=settings(*named))
+        read_plan(Connections(config, apis), Inventory(deployments=()), PlanRequest(to=Version("2025.07.0")))
+
+    near = api_of(sandbox.kubeconfig, "near")
+    with pytest.raises(UsageError, match="nosuch") as raised:
+        plan({"near": near}, NamedNode(name="node-a", expected=True), NamedNode(name="nosuch", expected=True))
+    assert raised.value.observed == "The nodes are node-a, node-b in near."
+    plan({"near": near}, NamedNode(name="of-the-file"))
+    far = api_of(sandbox.restricted_kubeconfig(tmp_path / "k", "blinded", "", NAMES_NO_NODES), "far")
+    both = {"near": near, "far": far}
+    plan(both, NamedNode(name="nosuch", cluster="far", expected=True))  # nobody can know
+    with pytest.raises(UsageError, match="near has no node nosuch"):
+        plan(both, NamedNode(name="nosuch", cluster="near", expected=True))
 
 
 ARM, AMD = Platform("linux", "arm64", "v8"), Platform("linux", "amd64")
