@@ -14,18 +14,22 @@ def go_back_after(
     installation: str,
     error: HopelessError,
     *,
+    tries: int = 1,
     way: Way | None = None,
     backup_dir: str = "",
     manager_timeout: int,
     timeout: int,
 ) -> UpgradeError:
-    """Roll the upgrade back that ended with `error`; the error that tells of both.  The upgrade has failed all the same."""
+    """Roll the upgrade back that ended with `error`; the error that tells of both.  The upgrade has failed all the same.
+
+    `tries` is how many its journal is to have: the last of them set the manager's image, and is the one that failed.
+    """
     try:
         with session(installation) as opened:
             journals = journal_store_for(opened.connections, opened.connections.inventory()).all()
     except UpgradeError as unread:
         return not_gone_back(error, unread.with_safe(NOTHING_CHANGED))
-    chosen = may_go_back(error, journals)
+    chosen = may_go_back(error, journals, tries)
     if chosen is None:
         return error
     journal, made = chosen

@@ -118,12 +118,13 @@ class Course:
         report = write_report(self._report(connected(self.installation).inventory()))
         if not report.complete:
             raise _incomplete(report)
+        # Before the journal is closed: a run that dies in between goes on, and does it again.
+        for directory in self._folders():
+            release_after_upgrade(self.installation, self.manager_key, directory)
         try:
             close_journal(self.installation)
         except UpgradeError as error:
             raise error.with_safe(f"Every component is at {report.to} and answers; only the journal is open.") from None
-        for directory in self._folders():
-            release_after_upgrade(self.installation, self.manager_key, directory)
         return report
 
     def interrupted(self) -> UpgradeError:

@@ -16,7 +16,7 @@ from tasks.database.restore.plan import RestoreRequest
 from tasks.database.restore.plan_text import needs_safety
 from tasks.database.restore.steps import BEGUN, managers_watched, plan_restore, require_no_manager, restore_archive
 from tasks.database.steps import back_up, check_place, find_database, prove_backup
-from tasks.domain.errors import NOTHING_CHANGED
+from tasks.domain.errors import NOTHING_CHANGED, UpgradeError, as_failure
 from tasks.record.run_record import recorded
 from tasks.record.run_steps import require_none_before, take_lock
 
@@ -62,7 +62,7 @@ def restore(
         stack.enter_context(session(installation, clusters=ask_cluster))
         stack.enter_context(recorded(installation, run=str(flow_run.id or "")))
         stack.enter_context(managers_watched(installation))
-        run = stack.enter_context(Passage("restore", NOTHING_CHANGED, {"restore": BEGUN}))
+        run = stack.enter_context(Passage("restore", NOTHING_CHANGED, {"restore": BEGUN}, told=_told))
         source = run.value(run.submit(find_database, installation, ""))
         if ask_cluster:
             # What a half done run would go on with or go back to is not to change under it.
@@ -92,3 +92,7 @@ def restore(
         )
         run.finish()
         return done.result().model_dump(mode="json") | {"safety_backup": safety.where if safety else ""}
+
+
+def _told(error: UpgradeError) -> UpgradeError:
+    return error if error.safe == NOTHING_CHANGED else as_failure(error)

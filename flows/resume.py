@@ -9,7 +9,7 @@ from pydantic import Field
 from blocks.installation import installation as settings_of
 from flows.rollback import rollback
 from flows.undo import undo
-from flows.upgrade import MANAGER_TIMEOUT, TIMEOUT, Wish, carry_out
+from flows.upgrade import MANAGER_TIMEOUT, TIMEOUT, Wish, carried_out
 from tasks.cluster.session import session
 from tasks.domain.errors import before_any_change
 from tasks.domain.journal import Journal
@@ -49,8 +49,9 @@ def resume(
             str(journal.options["undo"]),
             journal.to.text,
             installation,
+            repositories=dict(journal.request.repositories) if journal.request else {},
             way=way,
-            timeout=timeout or TIMEOUT,
+            timeout=timeout or int(journal.options.get("timeout", TIMEOUT)),
             run=journal.id,
         )
     if journal.kind == "rollback":
@@ -59,13 +60,13 @@ def resume(
             run=journal.id,
             installation=installation,
             backup=str(journal.options.get("backup", "")),
-            way=way,
-            backup_dir=backup_dir,
-            manager_timeout=manager_timeout or MANAGER_TIMEOUT,
-            timeout=timeout or TIMEOUT,
+            way=way or way_of(journal, settings_of(installation).images.way),
+            backup_dir=backup_dir or str(journal.options.get("backup_dir", "")),
+            manager_timeout=manager_timeout or int(journal.options.get("manager_timeout", MANAGER_TIMEOUT)),
+            timeout=timeout or int(journal.options.get("timeout", TIMEOUT)),
         )
     wish = Wish.of(journal)
-    return carry_out(
+    return carried_out(
         installation,
         replace(
             wish,
@@ -74,7 +75,7 @@ def resume(
             manager_timeout=manager_timeout or wish.manager_timeout,
             timeout=timeout or wish.timeout,
         ),
-        journal.id,
+        journal,
     )
 
 

@@ -1,6 +1,6 @@
 """The course of one rollback: its steps in their order, each begun when all before it have succeeded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class ReturnCourse:
     stop_all: bool
     manager_timeout: int
     timeout: int
+    options: Mapping[str, str | int | bool]
     bringing: Bringing | None = None
     verified: dict[str, PrefectFuture[tuple[str, ...]]] = field(default_factory=dict)
 
@@ -76,7 +77,7 @@ class ReturnCourse:
         restoring = self._look_at_database(way) if way.touches_database else None
         self._bring_images(way)
         named = self.backup if restoring is not None else ""
-        step(begin_rollback, self.installation, way, self.stop_all, named)
+        step(begin_rollback, self.installation, way, {**self.options, "stop_all": self.stop_all}, named)
         restored = _found(way)
         if way.touches_database:
             restored = self._database(way, down, restoring)
@@ -145,12 +146,12 @@ class ReturnCourse:
     def _safety(self, way: WayBack) -> str:
         """The path of the backup of what is there now, proved."""
         step, value, name = self.passage.submit, self.passage.value, self.installation
-        kept = usable_safety(name, way, self.order)
+        former = usable_safety(name, way, self.order)
+        if former is not None and value(step(prove_backup, str(former.archive))).sha256 == former.sha256:
+            return former.archive
         version = str(way.plan.plan.current or way.upgrade.to)
-        archive = str(kept) if kept else value(step(back_up, name, way.upgrade.manager, self.order, version))
-        made = value(step(prove_backup, archive))
-        if not kept:
-            step(keep_safety, name, way, made, version)
+        archive = value(step(back_up, name, way.upgrade.manager, self.order, version))
+        step(keep_safety, name, way, value(step(prove_backup, archive)), version)
         return archive
 
     def _manager(self, way: WayBack) -> None:
@@ -212,9 +213,12 @@ class ReturnCourse:
         notes = self.bringing.notes() if self.bringing else ()
         report = rollback_report(way.plan, way.inventory, after, answered, way.archive, notes)
         written = value(step(write_rollback_report, name, way, report, restored))
+        # Before the journal is closed: a rollback that dies in between goes on, and does it again.
+        folders = [Path(self.order.directory), *([Path(way.archive).parent] if way.archive else [])]
+        for folder in dict.fromkeys(str(each.resolve()) for each in folders):
+            release_after_upgrade(name, way.upgrade.manager, folder)
         step(end_rollback, name, way, f"to {way.plan.to}")
         self.passage.finish()
-        release_after_upgrade(name, way.upgrade.manager, str(Path(self.order.directory)))
         return written
 
     def _cause(self, way: WayBack) -> str:

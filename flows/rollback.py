@@ -59,7 +59,8 @@ def rollback(
     order = BackupOrder.of(settings, directory=backup_dir, whole_server=False, leave_out=())
     with ExitStack() as stack:
         stack.enter_context(session(installation))
-        stack.enter_context(images_open(installation, by_way(settings.images, way)))
+        images = by_way(settings.images, way)
+        stack.enter_context(images_open(installation, images))
         record = stack.enter_context(recorded(installation, run=str(flow_run.id or "")))
 
         def told(error: UpgradeError) -> UpgradeError:
@@ -78,6 +79,12 @@ def rollback(
             stop_all=stop_all,
             manager_timeout=manager_timeout,
             timeout=timeout,
+            options={
+                "way": images.way.value,
+                "backup_dir": backup_dir,
+                "manager_timeout": manager_timeout,
+                "timeout": timeout,
+            },
         )
         return course.go()
 

@@ -21,7 +21,7 @@ from tasks.domain.version import Version
 from tasks.domain.way import Way
 from tasks.images.session import images_open
 from tasks.record.run_record import recorded
-from tasks.record.run_steps import close_journal, take_lock
+from tasks.record.run_steps import close_journal, own_run, take_lock
 
 
 @flow(name="undo", flow_run_name="undo {deployment} to {to}", persist_result=False)
@@ -53,7 +53,8 @@ def undo(
         recorded(installation, run=str(flow_run.id or "")) as record,
         Passage("undo", NOTHING_CHANGED, told=lambda error: told_in_rollback(record, error)) as go,
     ):
-        go.submit(take_lock, installation, f"undo of {deployment}", run)
+        journals = go.value(go.submit(take_lock, installation, f"undo of {deployment}", run))
+        run = run or own_run(journals, str(flow_run.id or ""))
         inventory = go.value(go.submit(take_inventory, installation))
         found = go.value(go.submit(find_undo, installation, inventory, deployment, request, run))
         if found.step.changes:
@@ -62,7 +63,7 @@ def undo(
             digests = bringing.digests()
         else:
             digests = {}
-        identity = go.value(go.submit(begin_undo, installation, found, deployment, run))
+        identity = go.value(go.submit(begin_undo, installation, found, deployment, request, timeout, run))
         cause = f"apinizer-upgrade: undo to {to}, run {identity}"
         changed = go.submit(change_images, installation, found.step, cause)
         go.submit(wait_until_ready, installation, found.step, changed, timeout)

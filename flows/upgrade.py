@@ -4,7 +4,6 @@ It runs under the installation's lock, and its journal has what it will do befor
 dependencies of the tasks, so the run's graph shows it and no scheduling can break it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -40,6 +39,7 @@ from tasks.record.run_steps import (
     find_former_backup,
     go_on,
     note_backup,
+    own_run,
     require_none_before,
     take_lock,
 )
@@ -84,6 +84,7 @@ class Wish:
             backup_dir=str(said.get("backup_dir", "")),
             manager_timeout=int(said.get("manager_timeout", MANAGER_TIMEOUT)),
             timeout=int(said.get("timeout", TIMEOUT)),
+            on_failure="rollback" if said.get("on_failure") == "rollback" else "stop",
         )
 
 
@@ -130,13 +131,27 @@ def upgrade(
         repositories=repositories,
     )
     wish = Wish(request, way, backup_dir, manager_timeout, timeout, on_failure)
+    return carried_out(installation, wish)
+
+
+def carried_out(installation: str, wish: Wish, former: Journal | None = None) -> dict[str, Any]:
+    """The report of an upgrade, `former` where it goes on; where its manager failed for good it is undone if so wished.
+
+    Not where the manager's image was set before this try: it may have served since.
+    """
     try:
-        return carry_out(installation, wish)
+        return carry_out(installation, wish, former.id if former else "")
     except HopelessError as error:
-        if on_failure == "stop":
+        if wish.on_failure == "stop" or (former is not None and former.manager_begun):
             raise
         raise go_back_after(
-            installation, error, way=way, backup_dir=backup_dir, manager_timeout=manager_timeout, timeout=timeout
+            installation,
+            error,
+            tries=len(former.tries) + 1 if former else 1,
+            way=wish.way,
+            backup_dir=wish.backup_dir,
+            manager_timeout=wish.manager_timeout,
+            timeout=wish.timeout,
         ) from None
 
 
@@ -188,13 +203,6 @@ def _begun(installation: str, wish: Wish, way: Way, run: str, process: str, reco
     except UpgradeError as error:
         raise error.with_safe(safe_before_run(record)) from None
     return course
-
-
-def own_run(journals: Sequence[Journal], process: str) -> str:
-    """The ID of the unfinished run that this flow run worked on before: Prefect runs it again; "" where there is none."""
-    return next(
-        (j.id for j in journals if j.unfinished and process and any(t.owner.run == process for t in j.tries)), ""
-    )
 
 
 def _run(course: Course) -> None:

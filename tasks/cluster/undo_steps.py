@@ -1,12 +1,15 @@
 """The undo of one component as Prefect tasks: what it may go back to, and its journal."""
 
+from collections.abc import Sequence
+
 from prefect import task
 
 from tasks.cluster.planning import held_repositories
 from tasks.cluster.running_version import ask_running_version
 from tasks.cluster.session import connected
+from tasks.domain.errors import UsageError
 from tasks.domain.inventory import Inventory
-from tasks.domain.journal import Journal, Try, require_none_unfinished
+from tasks.domain.journal import Journal, Try, find_journal, require_goes_on, require_none_unfinished
 from tasks.domain.plan import PlanRequest
 from tasks.domain.undo import Undo, find_deployment, undo_step
 from tasks.record.feed import State
@@ -30,16 +33,18 @@ def find_undo(installation: str, inventory: Inventory, what: str, request: PlanR
         found = undo_step(inventory, what, request, running=running, held=held, journals=record.journals)
         found.plan.require_allowed()
         require_none_unfinished(j for j in record.journals if j.id != going_on)
+        if going_on and record.journal is None:
+            _former(record.journals, going_on, what)
     tell("undo", State.DONE, f"{found.step.key} to {', '.join(found.step.images) or 'the images that it has'}")
     return found
 
 
 @task(name="journal", task_run_name="journal", **LOOKS)
-def begin_undo(installation: str, undo: Undo, what: str, going_on: str) -> str:
+def begin_undo(installation: str, undo: Undo, what: str, request: PlanRequest, timeout: int, going_on: str) -> str:
     """Begin its journal, or go on with it; the run's ID."""
     record = held_record(installation)
     if record.journal is None and going_on:
-        record.adopt(next(j for j in record.journals if j.id == going_on))
+        record.adopt(_former(record.journals, going_on, what))
     elif record.journal is None and record.manager is not None:
         now = record.now()
         record.create(
@@ -49,9 +54,23 @@ def begin_undo(installation: str, undo: Undo, what: str, going_on: str) -> str:
                 manager=record.manager,
                 current=undo.plan.current,
                 to=undo.plan.to,
-                options={OF_UNDO: what},
+                request=request,
+                options={OF_UNDO: what, "timeout": timeout},
                 begun=now,
                 tries=(Try(owner=record.owner, begun=now),),
             )
         )
     return record.journal.id if record.journal else ""
+
+
+def _former(journals: Sequence[Journal], going_on: str, what: str) -> Journal:
+    """The undo of that ID; raise `BlockedError` where it has ended, `UsageError` where it is another run."""
+    journal = find_journal(journals, going_on)
+    if journal.options.get(OF_UNDO) != what:
+        raise UsageError(
+            f"The run {journal.id} is no undo of {what}.",
+            observed=f"It is the {journal.kind} to {journal.to}.",
+            next=f"apinizer-upgrade runs show {journal.id}   tells what it is",
+        )
+    require_goes_on(journal, journals)
+    return journal

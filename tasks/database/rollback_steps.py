@@ -143,24 +143,19 @@ def show_difference(installation: str, way: WayBack) -> Difference | None:
 
 
 @task(name="journal", task_run_name="journal", **LOOKS)
-def begin_rollback(
-    installation: str,
-    way: WayBack,
-    stop_all: bool,  # noqa: FBT001 - a task's parameter
-    backup: str,
-) -> Journal:
+def begin_rollback(installation: str, way: WayBack, options: Mapping[str, str | int | bool], backup: str) -> Journal:
     """Begin the journal of the rollback, or go on with the one that is there; from now on `resume` knows of it.
 
-    `backup` is the one that was named to be put back, "" where none was: going on names no other.
+    `options` are what was asked for; `backup` is the one that was named to be put back, "" where none was: going on
+    names no other.
     """
     record = held_record(installation)
     if record.journal is not None:
         return record.journal
     if way.under_way is not None:
         former = way.under_way if way.restored else without_overtaken(way.under_way, OVERTAKEN_BY)
-        options = {**former.options, "without": ",".join(way.without), "made_anew": way.made_anew}
-        options |= {"backup": backup} if backup else {}
-        record.adopt(former.model_copy(update={"options": options}))
+        named = {"backup": backup} if backup else {}
+        record.adopt(former.model_copy(update={"options": {**former.options, **options, **_kept(way), **named}}))
     else:
         upgrade, now = way.upgrade, record.now()
         record.create(
@@ -172,18 +167,18 @@ def begin_rollback(
                 current=way.plan.plan.current,
                 to=way.plan.to,
                 request=upgrade.request,
-                options={
-                    "stop_all": stop_all,
-                    "without": ",".join(way.without),
-                    "backup": backup,
-                    "made_anew": way.made_anew,
-                },
+                options={**options, **_kept(way), "backup": backup},
                 begun=now,
                 tries=(Try(owner=record.owner, begun=now),),
                 backup=upgrade.backup,
             )
         )
     return _journal(record)
+
+
+def _kept(way: WayBack) -> dict[str, str]:
+    """What was said of the way back, and holds when it goes on."""
+    return {"without": ",".join(way.without), "made_anew": way.made_anew}
 
 
 class _Before:
@@ -411,10 +406,10 @@ def request_of(way: WayBack) -> RestoreRequest:
     return RestoreRequest(database=way.database, source_database=_backup(way).database, exact=True)
 
 
-def usable_safety(installation: str, way: WayBack, order: BackupOrder) -> Path | None:
+def usable_safety(installation: str, way: WayBack, order: BackupOrder) -> BackupMade | None:
     """The safety backup of a former try, if it is on this machine and the manager was not touched since it was stopped.
 
-    Else one more is made: what a restore drops has to be in a backup as it is now.  The first one stays the journal's.
+    Its `archive` is the path on this machine; whether the file is still the one with its `sha256` is to be seen.  Else one more is made: what a restore drops has to be in a backup as it is now.  The first one stays the journal's.
     """
     former = way.under_way
     stopped = former.of_manager("scale") if former else None
@@ -423,9 +418,10 @@ def usable_safety(installation: str, way: WayBack, order: BackupOrder) -> Path |
     if generation_of(_manager_now(installation, way.upgrade.manager)) != stopped.evidence["generation"]:
         return None
     try:
-        return find_archive(former.safety, Path(order.directory))
+        found = find_archive(former.safety, Path(order.directory))
     except BlockedError:
         return None  # on another machine: one more is made
+    return former.safety.model_copy(update={"archive": str(found)})
 
 
 def generation_of(deployment: JsonObject) -> int:

@@ -7,17 +7,18 @@ from tasks.domain.journal import BackupMade, Journal, newest_first
 from tasks.domain.safe_before import NOT_THIS_TRY
 
 
-def may_go_back(error: UpgradeError, journals: Sequence[Journal]) -> tuple[Journal, BackupMade] | None:
+def may_go_back(error: UpgradeError, journals: Sequence[Journal], tries: int = 1) -> tuple[Journal, BackupMade] | None:
     """The upgrade to undo and its backup, or None where a person has to decide.
 
     A deadline that ended is no such failure: a slow migration may still be at work.  Nor is one of any other component:
     the manager serves then, and what was written through it would be lost.  A later try has not seen what the manager
-    did between the tries: it may have served then, whatever it does now.
+    did between the tries: it may have served then, whatever it does now.  So the try that failed has to be the one that
+    set the manager's image; it was the one of number `tries`, and none came after it.
     """
     if not isinstance(error, HopelessError):
         return None
     journal = next((j for j in newest_first(journals) if j.unfinished), None)
-    if journal is None or journal.kind != "upgrade" or journal.backup is None or len(journal.tries) != 1:
+    if journal is None or journal.kind != "upgrade" or journal.backup is None or len(journal.tries) != tries:
         return None
     changed = [entry for entry in journal.entries if entry.changes]
     manager_alone = bool(changed) and all(entry.key == journal.manager for entry in changed)

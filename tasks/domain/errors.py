@@ -81,6 +81,13 @@ class BlockedError(UpgradeError):
     exit_code = 3
 
 
+def as_failure(error: UpgradeError) -> UpgradeError:
+    """The same where something was changed already: then no finding blocks a run any more, it has failed (exit code 1)."""
+    if not isinstance(error, BlockedError):
+        return error
+    return UpgradeError(error.happened, observed=error.observed, safe=error.safe, next=error.next)
+
+
 class TemporaryError(UpgradeError):
     """Another try may succeed: a server that is away, a conflict, a timeout, 429 and 5xx."""
 

@@ -115,6 +115,13 @@ class Lease:
         """What the run is at now; written with the next renewal."""
         self._doing = text
 
+    def is_of(self, run: str) -> None:
+        """The run that it is held for, where that was not known before it was taken: told at once, else at the next renewal."""
+        with self._writing:
+            changed, self._run = run != self._run, run
+            if changed and not self._ended.is_set() and not self.lost():
+                self._renew()
+
     def lost(self) -> bool:
         """Whether the right is not held (any more).  No request: the clock is asked, and what the last renewal said.
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.cluster.api import KubernetesApi
-from tasks.domain.errors import DriftError, StoppedError, UpgradeError
+from tasks.domain.errors import DriftError, StoppedError, UpgradeError, as_failure
 from tasks.domain.inventory import DeploymentKey
 from tasks.domain.journal import BackupMade, Ended, Entry, Journal, Kind, Owner, idle, ways_on
 from tasks.domain.safe_before import standing
@@ -107,13 +107,21 @@ class RunRecord:
             self.require()
             self._open_store().create(journal)
             self.journal = journal
+            self._is_of(journal)
             self.close_idle(journal.of)
 
     def adopt(self, journal: Journal) -> None:
         """Go on with an unfinished run: this process is its next try."""
         with self._writing:
             self._save(journal.take_up(self.owner, self.now()))
+            self._is_of(journal)
             self.close_idle(journal.of)
+
+    def _is_of(self, journal: Journal) -> None:
+        """The lock is this run's: which one goes on may be known only by the journals, which are read under it."""
+        self.id = journal.id
+        if self._lease is not None:
+            self._lease.is_of(journal.id)
 
     def close_idle(self, *but: str) -> None:
         """End the journals that changed nothing, but this run's and those named: who has the lock knows that nobody works on them.
@@ -225,8 +233,11 @@ class RunRecord:
     def with_ways(self, error: UpgradeError) -> UpgradeError:
         """The error with what can be done about the run: go on, go back, or begin anew where nothing was changed.
 
-        Where the lock was lost that is the news, whatever else it led to.
+        Where the lock was lost that is the news, whatever else it led to.  What forbids to go on with a run that has
+        changed something is a failure of it: only where nothing was changed is a run blocked (exit code 3).
         """
+        if self.journal is not None and self.journal.changed:
+            error = as_failure(error)
         journal = self.standing
         if journal is None or not journal.unfinished:
             return error

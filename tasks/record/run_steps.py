@@ -2,7 +2,7 @@
 
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect import task
@@ -182,6 +182,13 @@ def close_journal(installation: str, reason: str = "") -> None:
     record = held_record(installation)
     if record.journal is not None and record.journal.unfinished:
         record.end(Ended.COMPLETE, reason)
+
+
+def own_run(journals: Sequence[Journal], process: str) -> str:
+    """The ID of the unfinished run that this flow run worked on before: Prefect runs it again; "" where there is none."""
+    return next(
+        (j.id for j in journals if j.unfinished and process and any(t.owner.run == process for t in j.tries)), ""
+    )
 
 
 def _manager_of(record: RunRecord) -> DeploymentKey:

@@ -11,7 +11,7 @@ from blocks.settings import ClusterSettings, InstallationSettings
 from deployments.sandbox.launch import Sandbox
 from tasks.cluster.planning import Connections
 from tasks.cluster.recorded_change import before_of, entry_of
-from tasks.domain.errors import BlockedError, DriftError, RolloutError, UnprovenError, UsageError
+from tasks.domain.errors import BlockedError, DriftError, RolloutError, UnprovenError, UpgradeError, UsageError
 from tasks.domain.journal import BackupMade, Journal, Owner, Try, run_id
 from tasks.domain.plan import PlanRequest
 from tasks.domain.step import ImageChange, RolloutStep
@@ -20,7 +20,7 @@ from tasks.record.feed import Event, State, listening
 from tasks.record.journal_store import JournalStore, journal_store_for
 from tests.flows.conftest import Run
 from tests.flows.test_failures import Once, four_parts
-from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, journals, lock_holder, needed
+from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, journals, lock_holder, lock_run, needed
 
 NEW_MANAGER = f"apinizercloud/manager:{NEW}"
 
@@ -37,7 +37,9 @@ class Dead:
     def store(self) -> JournalStore:
         return journal_store_for(self._connections, self._connections.inventory())
 
-    def run(self, *, backup: BackupMade | None = None, manager: bool = False, flow_run: str = "") -> Journal:
+    def run(
+        self, *, backup: BackupMade | None = None, manager: bool = False, flow_run: str = "", on_failure: str = "stop"
+    ) -> Journal:
         """A run to NEW; with its backup noted, with the manager's change begun."""
         inventory = self._connections.inventory()
         assert inventory.manager is not None
@@ -50,6 +52,7 @@ class Dead:
             current=Version(OLD),
             to=Version(NEW),
             request=PlanRequest(to=Version(NEW), together=True),
+            options={"on_failure": on_failure},
             begun=now,
             tries=(Try(owner=owner, begun=now),),
             backup=backup,
@@ -201,8 +204,9 @@ def test_without_its_backup_the_manager_is_not_set(resume: Run, dead: Dead, worl
     if fault == "gone":
         Path(made.archive).unlink()
     before = world.written()
-    with pytest.raises(BlockedError if fault == "gone" else UnprovenError) as raised:
+    with pytest.raises(UpgradeError if fault == "gone" else UnprovenError) as raised:
         resume()
+    assert raised.value.exit_code == 1  # a finding blocks only what has changed nothing
     assert made.archive in four_parts(raised.value)
     assert world.written() == before
     (after,) = journals(world)
@@ -256,7 +260,11 @@ def test_the_same_flow_run_goes_on_when_prefect_runs_it_again(
     sandbox.faults(crashing=[f"worker:{NEW}"])
     failed: list[str] = []
 
+    held_for = set[str]()
+
     def mended(event: Event) -> None:
+        if failed and event.subject == MANAGER:
+            held_for.add(lock_run(world))
         if event.subject == "run" and event.state is State.ENDED and event.text:
             failed.append(event.text)
             sandbox.faults(crashing=[])
@@ -272,8 +280,21 @@ def test_the_same_flow_run_goes_on_when_prefect_runs_it_again(
     assert world.at(NEW) == ALL
     (journal,) = journals(world)
     assert (journal["how"], len(journal["tries"])) == ("complete", 2)
+    assert held_for == {journal["id"]} == {report["run"]}
     assert len({one["owner"]["run"] for one in journal["tries"]}) == 1
     assert len(archives(backups)) == 1
+
+
+def test_what_was_to_follow_a_failed_manager_follows_in_the_try_that_sets_it(
+    resume: Run, dead: Dead, world: World, sandbox: Sandbox
+) -> None:
+    dead.run(on_failure="rollback")
+    sandbox.faults(crashing=[f"manager:{NEW}"])
+    with pytest.raises(RolloutError) as raised:
+        resume()
+    assert "It was rolled back" in four_parts(raised.value)
+    assert world.at(OLD) == ALL
+    assert [(j["kind"], j["how"]) for j in journals(world)] == [("upgrade", "rolled back"), ("rollback", "complete")]
 
 
 def test_another_flow_run_does_not_take_it_for_its_own(run: Run, dead: Dead, world: World) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from deployments.sandbox.launch import Sandbox
-from tasks.domain.errors import BlockedError, DamagedArchiveError, DriftError, RolloutError, StoppedError, UsageError
+from tasks.domain.errors import (
+    BlockedError,
+    DamagedArchiveError,
+    DriftError,
+    RolloutError,
+    StoppedError,
+    UpgradeError,
+    UsageError,
+)
 from tasks.domain.journal import Journal, Owner, Try, run_id
 from tasks.domain.version import Version
 from tasks.record.feed import listening
@@ -28,6 +36,7 @@ from tests.flows.world import (
     eventually,
     journals,
     leftovers,
+    lock_run,
     needed,
     tag_of,
 )
@@ -189,13 +198,14 @@ def test_resumed_after_the_manager_was_stopped_the_backup_has_to_be_named(
 ) -> None:
 
     def killed(*_: object, **__: object) -> None:
-        raise StoppedError("The process ended here.")
+        raise BlockedError("A node is lost, and nobody knows what runs there.")
 
     before = snapshot(unpulled.sandbox.mongo_uri)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.cluster.scaling_steps.wait_no_pods", killed)
-        with pytest.raises(StoppedError):
+        with pytest.raises(UpgradeError, match="A node is lost") as blocked:
             back(backup="")
+    assert blocked.value.exit_code == 1  # the manager was stopped by then
     assert replicas(unpulled)[MANAGER] == 0
     # How the manager was right before it was stopped nobody saw to the end: it is not proved that nothing ran.
     for again in (resume, lambda: back(backup="")):
@@ -443,7 +453,10 @@ def test_going_on_leaves_out_what_it_was_told_to(
     with listening(act), pytest.raises(StoppedError):
         back(without=["test/worker"])
     assert act.acted
-    assert resume()["complete"]
+    held_for = set[str]()
+    with listening(lambda event: held_for.add(lock_run(failed)) if event.subject == MANAGER else None):
+        assert resume()["complete"]
+    assert held_for == {journals(failed)[-1]["id"]}
     assert failed.at(OLD) == ALL - {"test/worker"}
     assert failed.at(NEXT) == {"test/worker"}
     assert journals(failed)[-1]["options"]["without"] == "test/worker"
@@ -487,8 +500,20 @@ def test_a_worker_alone_goes_only_where_the_database_is(run: Run, world: World, 
     assert {k: v for k, v in world.written().items() if k != "test/worker"} == {
         k: v for k, v in before.items() if k != "test/worker"
     }
-    result = undo("test/worker", NEW, "tested")
-    assert result["images"] == [f"apinizercloud/worker:{NEW}"]
+    from tasks.record import stopping
+
+    held_for = set[str]()
+    again = undo.with_options(retries=1, retry_delay_seconds=0)
+    act = Once("test/worker", "image set", stopping.ask)
+    with listening(act), listening(lambda _: held_for.add(lock_run(world)) if act.acted else None):
+        result = again("test/worker", NEW, "tested", repositories={"worker": "worker"})
+    made = journals(world)[-1]
+    assert (len(made["tries"]), made["id"]) == (2, result["run"])
+    assert made["id"] in held_for
+    assert made["request"]["repositories"] == {"worker": "worker"}
+    with pytest.raises(BlockedError, match="has ended"):
+        undo("test/worker", NEW, "tested", run=made["id"])
+    assert world.images()["test/worker"] == f"apinizercloud/worker:{NEW}"
     assert set(result["answered"]) == {NEW}
     assert world.at(NEW) == ALL
     assert ended(world) == [("upgrade", "complete"), ("rollback", "complete")]

@@ -261,6 +261,12 @@ def lock_holder(world: World) -> str:
     return str(json.loads(body)["spec"].get("holderIdentity") or "") if status == 200 else ""
 
 
+def lock_run(world: World) -> str:
+    """The run that the installation's lock is held for, as whoever asks is told."""
+    found = world.get("/apis/coordination.k8s.io/v1/namespaces/apinizer/leases/apinizer-upgrade")
+    return str((found["metadata"].get("annotations") or {}).get("apinizer-upgrade/run"))
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without what names a cluster, a Prefect server, or a setting of the command line."""
     names = ("PREFECT_", "KUBE", "APINIZER_UPGRADE_")
