@@ -9,7 +9,7 @@ from tasks.domain.errors import BlockedError
 from tasks.domain.finding import Finding, blocking
 from tasks.domain.placement import MOST_NAMES_REPORTED, NodeFacts
 from tasks.domain.reference import ImageReference
-from tasks.images.demand import Demand
+from tasks.images.demand import Demand, Place
 
 
 def digests_of(name: str, node: NodeFacts) -> frozenset[str] | None:
@@ -36,8 +36,8 @@ def unreported(demand: Demand) -> frozenset[str]:
     return frozenset(lacking)
 
 
-def held_otherwise(demand: Demand, manifests: Mapping[str, str]) -> Iterator[Finding]:
-    """Nodes that report a name with another digest than the registry has for it, or with none.
+def doubtful(demand: Demand, manifests: Mapping[str, str]) -> Iterator[tuple[Place, str]]:
+    """Places and full names that a node reports with another digest than the registry has for it, or with none.
 
     `manifests` are the digests that a pull of each full name would record, an index's where the tag names one.
     """
@@ -45,19 +45,32 @@ def held_otherwise(demand: Demand, manifests: Mapping[str, str]) -> Iterator[Fin
         for name in place.images:
             digests = digests_of(name, place.node) if name in manifests else None
             if digests is not None and manifests[name] not in digests:
-                has = ", ".join(sorted(digests)) or "no digest of that registry: it was imported or tagged there"
-                yield blocking(
-                    "node-holds-other",
-                    f"{place.key} holds an image under the name {name} already, and its pods would run that one "
-                    f"({has}; the registry has {manifests[name]}).",
-                    f"Remove it on {place.key}, and wait a minute until its kubelet no longer reports it: "
-                    f"{_removal(place.node)} {name}. Or choose a way to the nodes, which proves what each holds.",
-                )
+                yield place, name
 
 
-def require_none_held_otherwise(demand: Demand, manifests: Mapping[str, str]) -> None:
+def held_otherwise(
+    demand: Demand, manifests: Mapping[str, str], same: frozenset[tuple[str, str]] = frozenset()
+) -> Iterator[Finding]:
+    """What is `doubtful` but for `same`: keys of places and full names that are the registry's image all the same."""
+    for place, name in doubtful(demand, manifests):
+        if (place.key, name) not in same:
+            digests = digests_of(name, place.node) or ()
+            has = ", ".join(sorted(digests)) or "no digest of that registry: it was imported or tagged there"
+            yield blocking(
+                "node-holds-other",
+                f"{place.key} holds an image under the name {name} already, and its pods would run that one "
+                f"({has}; the registry has {manifests[name]}).",
+                f"Remove it on {place.key}, and wait a minute until its kubelet no longer reports it: "
+                f"{_removal(place.node)} {name}. If it is the same image that was imported there, an upgrade proves it where "
+                "ssh leads to the node (--ssh-user, --ssh-key, --node). Or choose a way to the nodes.",
+            )
+
+
+def require_none_held_otherwise(
+    demand: Demand, manifests: Mapping[str, str], same: frozenset[tuple[str, str]] = frozenset()
+) -> None:
     """Raise `BlockedError` where a pod would run another image than the one that the registry has."""
-    found = tuple(held_otherwise(demand, manifests))
+    found = tuple(held_otherwise(demand, manifests, same))
     if found:
         raise BlockedError(
             found[0].what if len(found) == 1 else "Nodes hold other images under the names that their pods will run.",

@@ -16,7 +16,7 @@ from tasks.images.missing import nothing_to_do, require_space
 from tasks.images.model import Holdings, Image, Need, Proof, Target
 from tasks.images.opening import Opened
 from tasks.images.proof import require_same
-from tasks.images.reported import require_none_held_otherwise
+from tasks.images.reported import doubtful, require_none_held_otherwise
 from tasks.images.stash import stashed
 from tasks.images.surveying import REGISTRY, Beginning, Found, Look, at_once, find, images_for, looked, the_platform
 
@@ -137,16 +137,17 @@ def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress
     """Every place of `demand` asked anew, and the source whether its tags still lead to what was found.
 
     A place that lacks something by now (it joined since, or lost an image) gets it here.  Raise `DriftError` where a
-    tag was moved, `BlockedError` where a node has something else under a name of the registry's, and what the places
-    raise.
+    tag was moved, `BlockedError` where a node has something else under a name of the registry's (or another form of it,
+    and cannot be asked), and what the places raise.
     """
     now = find(opened, demand)
     for platform, images in found.items():
         require_same(images, now.get(platform, ()))
     if opened.settings.way.target == "registry":
-        target = opened.registry()
-        proofs = target.prove(the_platform(found))
-        require_none_held_otherwise(demand, {proof.name: proof.manifest_digest for proof in proofs})
+        target, images = opened.registry(), the_platform(found)
+        proofs = target.prove(images)
+        manifests = {proof.name: proof.manifest_digest for proof in proofs}
+        require_none_held_otherwise(demand, manifests, _same_by_config(opened, demand, images, manifests))
         return (Settled(REGISTRY, target.where, (), 0, proofs),)
 
     def one(place: Place) -> Settled | Look:
@@ -165,6 +166,27 @@ def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress
         return each if isinstance(each, Settled) else settle(opened, each, outcomes.get(each.place), progress)
 
     return at_once(proved, asked, opened.settings.parallel)
+
+
+def _same_by_config(
+    opened: Opened, demand: Demand, images: Sequence[Image], manifests: Mapping[str, str]
+) -> frozenset[tuple[str, str]]:
+    """What nodes hold under another digest than the registry's, and their own runtime names by the same config.
+
+    An image that was imported or loaded has a manifest of its own.  A node that cannot be asked proves nothing.
+    """
+    named = {image.name: image for image in images}
+
+    def one(asked: tuple[Place, str]) -> bool:
+        place, name = asked
+        try:
+            return bool(opened.target(place.node).prove([named[name]]))
+        except UpgradeError:
+            return False
+
+    asked = tuple(doubtful(demand, manifests))
+    same = at_once(one, asked, opened.settings.parallel)
+    return frozenset((place.key, name) for (place, name), proved in zip(asked, same, strict=True) if proved)
 
 
 def _together(opened: Opened, looks: Sequence[Look], progress: Progress) -> dict[str, Outcome]:

@@ -39,6 +39,7 @@ def test_what_pods_would_run_instead(node: NodeFacts, other: bool) -> None:  # n
     found = list(held_otherwise(demand, {NAME: MANIFEST}))
     assert [finding.code for finding in found] == ["node-holds-other"] * other
     assert not list(held_otherwise(demand, {}))
+    assert not list(held_otherwise(demand, {NAME: MANIFEST}, same=frozenset({("n1", NAME)})))
     if other:
         with pytest.raises(BlockedError, match="n1 holds an image under the name") as raised:
             require_none_held_otherwise(demand, {NAME: MANIFEST})

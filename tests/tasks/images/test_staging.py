@@ -1,5 +1,6 @@
 """What is missing where, brought and proved, from a real registry to nodes that keep images in folders."""
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -285,6 +286,32 @@ def test_right_before_the_manager_a_node_that_does_not_answer_is_told(world: Wor
     world.opened.nodes["node-b"].refuse = ForbiddenError("node-b refuses.")
     with pytest.raises(ForbiddenError, match="node-b refuses"):
         staging.prove_again(world.opened, demand, found, quiet)
+
+
+@pytest.mark.parametrize("trouble", ["", "another image", "it does not answer"])
+def test_an_imported_form_of_the_registry_s_image_is_the_same_where_its_node_says_so(
+    world: World, trouble: str
+) -> None:
+    name, made, node = (
+        f"{world.registry.host}/apinizercloud/worker:2",
+        world.made["worker"],
+        world.opened.nodes["node-a"],
+    )
+    world.opened.settings = world.opened.settings.model_copy(
+        update={"way": Way.REGISTRY_TO_REGISTRY, "prefix": f"{world.registry.host}/apinizercloud", "insecure": True}
+    )
+    reports = NodeFacts("node-a", platform="linux/amd64", images=(ReportedImage((name,), 1),))
+    demand = Demand((Wish(name, (ImageReference.parse(name),)),), (Place(reports, (name,)),))
+    holds = world.made["cache"].config if trouble == "another image" else made.config
+    (node.folder / "names").write_text(json.dumps({name: {"config": holds, "blobs": []}}))
+    node.refuse = TemporaryError("node-a does not answer.") if trouble == "it does not answer" else None
+    found = surveying.find(world.opened, demand)
+    if trouble:
+        with pytest.raises(BlockedError, match="holds an image under the name"):
+            staging.prove_again(world.opened, demand, found, quiet)
+    else:
+        (proved,) = staging.prove_again(world.opened, demand, found, quiet)
+        assert [proof.config for proof in proved.proofs] == [made.config]
 
 
 def test_of_several_names_at_the_source_the_first_that_is_there(world: World) -> None:
