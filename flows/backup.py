@@ -59,6 +59,6 @@ def backup(
         run.submit(reach_database, installation, source.manager, source.environments, order.ssh)
         archive = run.submit(back_up, installation, source.manager, order, source.version)
         proved = run.submit(prove_backup, archive)
-        removed = run.submit(retire_backups, order, proved)
+        removed = run.submit(retire_backups, order, proved, installation)
         run.finish()
         return {**proved.result().model_dump(mode="json"), "version": source.version, "removed": list(removed.result())}

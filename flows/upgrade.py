@@ -232,7 +232,7 @@ def _run(course: Course) -> None:
         previous = rolled
     if course.backup:
         every = [r.verified for r in course.rolled]
-        course.retired = retire_backups.submit(course.order, course.backup, wait_for=every, return_state=False)
+        course.retired = retire_backups.submit(course.order, course.backup, name, wait_for=every, return_state=False)
 
 
 def _secure(course: Course, gate: list[Any]) -> list[Any]:

@@ -10,6 +10,8 @@ from deployments.cli.interruption import Interruption
 from deployments.cli.options import Format
 from deployments.cli.runs_look import Place, find, places
 from deployments.cli.tables import console
+from tasks.database.needed import release_of_abandoned
+from tasks.domain.abandon_text import consequence, ways_after
 from tasks.domain.errors import BlockedError, ConflictError, UsageError, before_any_change
 from tasks.domain.journal import Ended, Journal, find_journal, rollback_of, ways_on
 from tasks.domain.journal_text import document, page
@@ -44,9 +46,11 @@ def abandon(settings: InstallationSettings, run: str, reason: str, output: Forma
     if output is Format.JSON:
         print(json.dumps(document(ended), indent=2))
     else:
-        print(f"The {ended.kind} {ended.id} is abandoned; the installation was left as it is.")
-        for way in ways_on(ended):
+        print(f"The {ended.kind} {ended.id} is abandoned. {consequence(ended, place.journals)}")
+        for way in ways_after(ended, place.journals):
             print(f"  {way}")
+    for sentence in release_of_abandoned(ended):
+        print(f"Note: {sentence}", file=sys.stderr)
 
 
 def _require_open(journal: Journal, place: Place) -> None:
@@ -67,28 +71,13 @@ def _require_open(journal: Journal, place: Place) -> None:
 def _confirm(journal: Journal, place: Place, output: Format) -> None:
     screen = console(stderr=output is Format.JSON)
     screen.print(page(journal, place.journals), markup=False)
-    screen.print(_consequence(journal), markup=False, style="yellow")
+    screen.print(f"\n{consequence(journal, place.journals)}", markup=False, style="yellow")
     agree(
         f"Abandon the {journal.kind} {journal.id}?",
         "The run was not abandoned.",
         safe=safe_before(journal),
         next="\n".join(ways_on(journal, place.journals)),
     )
-
-
-def _consequence(journal: Journal) -> str:
-    if not journal.changed:
-        return "\nNothing was changed by it."
-    if journal.kind == "rollback":
-        return (
-            "\nIt stays as it is, half way back; the upgrade that it undoes is unfinished then, and blocks other runs."
-        )
-    kept = (
-        f" The database as it was before is in {journal.backup.archive} on {journal.backup.host}."
-        if journal.backup
-        else ""
-    )
-    return f"\nIt stays as it is, half upgraded, and resume does not go on with it any more.{kept}"
 
 
 def _record(place: Place, journal: Journal, why: str) -> Journal:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.database.catalogue import backups
 from tasks.database.manifest import Need, load, manifest_path, save
 from tasks.domain.errors import NOTHING_CHANGED, UpgradeError, UsageError
+from tasks.domain.journal import Journal
 
 Over = Callable[[Need], bool]
 
@@ -45,6 +46,27 @@ def release(archives: Iterable[Path], over: Over) -> list[str]:
         except (OSError, UpgradeError) as problem:
             told.append(f"{archive.name} stays marked as needed: {type(problem).__name__}.")
     return told
+
+
+def release_of_abandoned(journal: Journal) -> list[str]:
+    """Take away the marks of an upgrade that was abandoned; sentences on what stays marked.
+
+    Those of a restore stay: they go when a restore of that database was completed, or another one gives it up.
+    """
+    made = journal.backup
+    if made is None or journal.kind != "upgrade":
+        return []
+    archive = Path(made.archive)
+    if not archive.exists():
+        there = f"{archive.name} on {made.host} is not seen from here, so it stays marked as needed there"
+        return [f"{there}, until an upgrade that backs up into its folder was completed."]
+
+    def over(need: Need) -> bool:
+        same = need.database == made.database and set(need.hosts.split(",")) == set(made.hosts)
+        return need.run == "upgrade" and same and need.version == journal.to.text
+
+    # A try that died before it had recorded its backup may have left another one.
+    return release([archive, *archives_in(archive.parent)], over)
 
 
 def archives_in(*directories: Path) -> list[Path]:

@@ -1,9 +1,12 @@
 """Which old backups may go: by count and by age, and never one that is still needed.  Pure."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
+
+from tasks.domain.journal import Journal
 
 
 class Kept(Protocol):
@@ -61,6 +64,12 @@ def to_remove(
             surplus.append(backup)
         proved += [backup] if backup.proved else []
     return surplus[::-1]
+
+
+def named_by(journals: Iterable[Journal]) -> frozenset[str]:
+    """What unfinished runs go back to or could bring collections back from: file names and SHA-256 for `to_remove`."""
+    made = [kept for j in journals if j.unfinished for kept in (j.backup, j.safety) if kept is not None]
+    return frozenset(name for kept in made for name in (re.split(r"[/\\]", kept.archive)[-1], kept.sha256))
 
 
 def _names(backup: Kept) -> set[str]:

@@ -19,6 +19,7 @@ from tasks.database.order import BackupOrder
 from tasks.database.proof import Proof, prove
 from tasks.database.rehearsal import SCRATCH, Rehearsal, rehearse
 from tasks.database.restore.state import require_none_half_done
+from tasks.database.retention import named_by
 from tasks.database.source import (
     UNKNOWN,
     DatabaseSource,
@@ -36,6 +37,7 @@ from tasks.domain.plan_text import table
 from tasks.record import stopping
 from tasks.record.artifacts import keep_page
 from tasks.record.feed import State
+from tasks.record.journal_search import find_stores
 from tasks.record.shares import ShareTold
 from tasks.record.task_rules import LOOKS, PATIENT
 from tasks.record.telling import failure_told, tell
@@ -242,14 +244,20 @@ def rehearse_archive(installation: str, manager: DeploymentKey | None, archive: 
 
 
 @task(name="old backups", task_run_name="old backups", **LOOKS)
-def retire_backups(order: BackupOrder, needed: BackupResult) -> tuple[str, ...]:
-    """Remove what the order does not keep; the names removed.  What cannot be removed is told, and fails nothing."""
+def retire_backups(order: BackupOrder, needed: BackupResult, installation: str) -> tuple[str, ...]:
+    """Remove what the order does not keep; the names removed.  What cannot be removed is told, and fails nothing.
+
+    What an unfinished run needs by its journal stays, whatever its mark says: where the journals of a cluster cannot be
+    read, nothing is removed.
+    """
+    if order.keep is None and order.keep_days is None:
+        return ()
     try:
         removed = remove_old(
             Path(needed.archive).parent,
             keep=order.keep,
             days=order.keep_days,
-            named=frozenset({needed.archive, needed.sha256}),
+            named=frozenset({needed.archive, needed.sha256}) | _named_by_runs(installation),
         )
     except UpgradeError as error:
         tell("backup", State.LOG, f"{error.happened} {error.observed}")
@@ -257,6 +265,19 @@ def retire_backups(order: BackupOrder, needed: BackupResult) -> tuple[str, ...]:
     for backup in removed:
         tell("backup", State.LOG, f"The old backup {backup.archive.name} was removed.")
     return tuple(backup.archive.name for backup in removed)
+
+
+def _named_by_runs(installation: str) -> frozenset[str]:
+    connections = connected(installation)
+    if not connections.apis:  # a backup by an address: the marks beside the backups are all there is to go by
+        return frozenset()
+    try:
+        return named_by(journal for store in find_stores(connections) for journal in store.all())
+    except UpgradeError as unread:
+        raise UpgradeError(
+            "No old backup was removed: which of them an unfinished run needs could not be read.",
+            observed=f"{unread.happened} {unread.observed}".strip(),
+        ) from None
 
 
 def need_of(address: DatabaseAddress, run: Literal["upgrade", "restore"], **more: str) -> Need:

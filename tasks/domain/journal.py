@@ -27,6 +27,7 @@ __all__ = [
     "Owner",
     "Try",
     "find_journal",
+    "half_restored",
     "idle",
     "newest_first",
     "prunable",
@@ -213,7 +214,8 @@ def ways_on(journal: Journal, journals: Iterable[Journal] = ()) -> tuple[str, ..
     goes_back = journal.kind == "upgrade" and journal.backup is not None
     rollback = f"apinizer-upgrade rollback {journal.id}   goes back to {journal.current or 'the version before'}"
     if not journal.unfinished:
-        return (*((rollback,) if goes_back and journal.how in (Ended.COMPLETE, Ended.ABANDONED) else ()), show)
+        again = goes_back and journal.how in (Ended.COMPLETE, Ended.ABANDONED)
+        return (*((rollback,) if again else ()), *_put_back(journal, journals), show)
     back = rollback_of(journal, journals)
     if back is not None:
         return (f"apinizer-upgrade resume {back.id}   goes on with its rollback", show)
@@ -222,6 +224,34 @@ def ways_on(journal: Journal, journals: Iterable[Journal] = ()) -> tuple[str, ..
         *((rollback,) if goes_back else ()),
         show,
         f"apinizer-upgrade runs abandon {journal.id} --reason TEXT   leaves everything as it is",
+    )
+
+
+def half_restored(journal: Journal) -> str:
+    """The database that a rollback began to put back and has not recorded as put back; "" where there is none."""
+    last = next((e for e in reversed(journal.entries) if e.kind == "restore" and not e.unmade), None)
+    return last.subject if last is not None and last.done is None else ""
+
+
+def _put_back(journal: Journal, journals: Iterable[Journal]) -> tuple[str, ...]:
+    """What puts a database back whole that an abandoned rollback left half way; by hand no run may be unfinished.
+
+    `--give-up`: what that rollback asked for is not what `restore` alone does, so it is refused without.
+    """
+    if journal.how is not Ended.ABANDONED or not half_restored(journal):
+        return ()
+    again = f"apinizer-upgrade rollback {journal.of}   puts the database back whole and goes back to {journal.to}"
+    if any(other.unfinished and other.id != journal.id for other in journals):
+        return (again,)
+    kept = ((journal.backup, "before the upgrade"), (journal.safety, "before the rollback"))
+    return (
+        again,
+        *(
+            f"apinizer-upgrade restore {made.archive} --exact --give-up   makes the database what it was {when}, on "
+            f"{made.host}, while no manager runs"
+            for made, when in kept
+            if made is not None
+        ),
     )
 
 

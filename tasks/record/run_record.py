@@ -276,9 +276,10 @@ class RunRecord:
         # In a pod the host is another each time, and the volume with the backup the same.
         if made is None or not (made.host == self.owner.host or Path(made.archive).exists()):
             return
-        if self._untold and (told := beside(journal, Path(made.archive).parent)):
-            self._untold = False
+        told = beside(journal, Path(made.archive).parent)
+        if told and self._untold:  # said once, tried at every write
             publish(Event("journal", State.LOG, told))
+        self._untold = not told
 
 
 def _same(known: Entry, entry: Entry) -> bool:

@@ -10,13 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from kubernetes import config
 from pymongo import MongoClient
 
 from deployments.sandbox.launch import Sandbox
-from tasks.database.manifest import Need
+from tasks.cluster.api import KubernetesApi
+from tasks.database.manifest import Need, load
 from tasks.database.needed import pin, release
+from tasks.domain.journal import BackupMade
+from tasks.record.journal_store import JournalStore
 from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_command
 from tests.cli.database import opened, snapshot
+from tests.domain.journals import backup as recorded
+from tests.domain.journals import journal, rollback, scale, set_image
 from tests.flows.world import OLD, World, archives, clean_environment, leftovers
 
 
@@ -168,13 +174,37 @@ def test_what_is_no_archive(person: Person, tmp_path: Path) -> None:
     assert "Error: Missing argument" in person.run("verify").err
 
 
+def made_of(archive: Path) -> BackupMade:
+    """As a journal records it."""
+    manifest = load(archive)
+    assert manifest is not None
+    return recorded(archive.name).model_copy(update={"archive": str(archive), "sha256": manifest.sha256})
+
+
 def test_retention(person: Person) -> None:
-    before = archives(person.backups)
+    """What the journal of an unfinished run names stays, marked or not; what cannot be known stays too."""
+    before = sorted(archives(person.backups), key=lambda path: path.stat().st_mtime)
     assert len(before) == 3
+    upgrade = journal("a", set_image(), backup=made_of(before[0]))
+    store = JournalStore(KubernetesApi(config.new_client_from_config(str(person.sandbox.kubeconfig))), "apinizer")
+    place = "/api/v1/namespaces/apinizer/configmaps/apinizer-upgrade-"
+    for each in (upgrade, rollback(upgrade, "b", scale(), safety=made_of(before[1]))):
+        store.create(each)
+    store.api.patch(f"{place}b", {"data": {"journal.json": "rubbish"}}, "merge")
+    ran = person.run("backup", "--keep", "1")
+    assert ran.code == 0, ran
+    assert "No old backup was removed" in ran.out
+    assert set(before) < set(archives(person.backups))
+    store.api.delete(f"{place}b")
+    store.create(rollback(upgrade, "b", scale(), safety=made_of(before[1])))
+    assert person.run("backup", "--keep", "1").code == 0
+    assert set(before[:2]) < set(archives(person.backups))
+    for run in "ab":
+        store.api.delete(f"{place}{run}")
     ran = person.run("backup", "--keep", "2", "-o", "json")
     assert ran.code == 0, ran
-    assert len(ran.document["removed"]) == 2
-    assert len(archives(person.backups)) == 2
+    assert {path.name for path in before[:2]} <= set(ran.document["removed"])
+    assert len(archives(person.backups)) == 3  # the one of the whole server, that no newer one stands for
     assert leftovers(person.backups) == []
 
 

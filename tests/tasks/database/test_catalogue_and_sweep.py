@@ -16,11 +16,12 @@ from tasks.database import sweep as sweep_module
 from tasks.database.catalogue import backups
 from tasks.database.manifest import Manifest, Need, load, manifest_path, save
 from tasks.database.naming import BackupName, archive_name, parse
-from tasks.database.needed import archives_in, needed_for_restore, pin, release
+from tasks.database.needed import archives_in, needed_for_restore, pin, release, release_of_abandoned
 from tasks.database.proof import prove
 from tasks.database.slot import Slot, claim
 from tasks.database.sweep import is_dead, remove_old, sweep
 from tasks.domain.errors import DamagedArchiveError, NotFoundError, UpgradeError, UsageError
+from tests.domain.journals import backup, journal, rollback, set_image
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 DAY = NOW.date()
@@ -414,6 +415,24 @@ class TestNeeded:
         assert [b.needed for b in backups(tmp_path)] == [False, True]
         assert release(archives_in(tmp_path, tmp_path / "none"), self.need.of_same) == []
         assert [b.archive for b in remove_old(tmp_path, keep=1, days=None, now=lambda: NOW)] == [paths[0]]
+
+    def test_an_abandoned_upgrade_needs_nothing_any_more(self, made: Made, tmp_path: Path) -> None:
+        """Nor what a try of it had made that died before it recorded its backup; others' marks stay."""
+        recorded, died, later = made(4), made(3), made(2)
+        kept = backup().model_copy(update={"archive": str(recorded), "database": "db", "hosts": ("h:1", "i:1")})
+        upgrade = journal("a", set_image(), backup=kept)
+        mine = Need(run="upgrade", database="db", hosts="i:1,h:1", since=NOW, version=str(upgrade.to))
+        for path in (recorded, died):
+            pin(path, mine)
+        pin(later, mine.model_copy(update={"version": "2025.11.1"}))
+        pin(recorded, self.need)
+        assert release_of_abandoned(rollback(upgrade)) == []
+        assert [b.needed for b in backups(tmp_path)] == [True, True, True]
+        assert release_of_abandoned(upgrade) == []
+        left = {b.archive: b.manifest.needed_by for b in backups(tmp_path) if b.manifest}
+        assert left == {recorded: [self.need], died: [], later: [mine.model_copy(update={"version": "2025.11.1"})]}
+        (told,) = release_of_abandoned(upgrade.model_copy(update={"backup": backup()}))
+        assert "on bastion is not seen from here" in told
 
     def test_one_that_is_marked_while_others_are_removed(
         self, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,9 +19,11 @@ from tasks.domain.inventory import Inventory
 from tasks.domain.journal import Ended, Journal, require_none_unfinished
 from tasks.domain.journal_form import LIMIT
 from tasks.record import journal_store
+from tasks.record.feed import Event, listening
 from tasks.record.journal_object import LABELS
 from tasks.record.journal_store import JournalStore, beside, journal_store_for
 from tasks.record.owner import present_owner
+from tasks.record.run_record import RunRecord
 from tests.domain.journals import MANAGER, OTHER, at, backup, journal, rollback, set_image
 
 MAPS = "/api/v1/namespaces/{}/configmaps"
@@ -417,6 +419,28 @@ def test_a_copy_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "apinizer-backup--2025.04.3--2026-03-01--01.archive.journal.json").mkdir()
     assert "could not be written" in beside(RUN, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1, "no half file is left"
+
+
+def test_a_copy_that_could_not_be_written_is_tried_again_at_the_next_write(
+    api: KubernetesApi, space: str, tmp_path: Path
+) -> None:
+    """A volume that was full or away; said once."""
+    folder = tmp_path / "away"
+    made = backup().model_copy(update={"host": present_owner().host, "archive": str(folder / "b.archive")})
+    record = RunRecord(present_owner())
+    told: list[Event] = []
+    with listening(told.append):
+        record.take(api, MANAGER.model_copy(update={"namespace": space}), "a", "testing")
+        record.create(journal("a", backup=made))
+        with record.changing(set_image()):
+            pass
+        folder.mkdir()
+        with record.changing(set_image("prod/worker")):
+            pass
+        record.release()
+    copy = Journal.model_validate_json((folder / "b.archive.journal.json").read_text())
+    assert [e.done is not None for e in copy.entries] == [True, True]
+    assert len([e for e in told if "could not be written" in e.text]) == 1
 
 
 def test_who_this_is() -> None:
