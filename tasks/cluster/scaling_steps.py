@@ -8,17 +8,15 @@ from prefect import task
 from tasks.cluster.emptying import EmptyingProgress, wait_no_pods
 from tasks.cluster.recorded_scaling import Scaled, scale_recorded, scale_up_recorded
 from tasks.cluster.replica_watch import ReplicaWatch, watch_replicas
-from tasks.cluster.rollout import RolloutProgress
 from tasks.cluster.scaler_reading import read_scalers
 from tasks.cluster.session import connected, hub
-from tasks.cluster.steps import done_share
+from tasks.cluster.steps import progress_of
 from tasks.domain.errors import StoppedError
 from tasks.domain.finding import Finding
 from tasks.domain.inventory import DeploymentFacts
 from tasks.domain.step import RolloutStep
 from tasks.record import stopping
-from tasks.record.artifacts import Gauge
-from tasks.record.feed import Event, State, publish
+from tasks.record.feed import State
 from tasks.record.run_record import held_record
 from tasks.record.task_rules import LOOKS
 from tasks.record.telling import failure_told, tell
@@ -109,13 +107,6 @@ def scale_up(installation: str, step: RolloutStep, replicas: int, deadline: int)
     `deadline` in seconds is of each of the two waits.
     """
     name = str(step.key)
-    gauge = Gauge(f"scale up {name}", f"{step.component} {name}")
-
-    def progress(now: RolloutProgress) -> None:
-        share = done_share(now.counts)
-        publish(Event(name, State.RUNNING, now.text, share))
-        gauge.show(share, now.text)
-
     if stopping.asked():
         raise StoppedError(f"{name} was not scaled up: the run is to stop.", observed="It is as it was.")
     tell(name, State.RUNNING, "starting one pod" if replicas else "it had no pods before")
@@ -126,7 +117,7 @@ def scale_up(installation: str, step: RolloutStep, replicas: int, deadline: int)
             replicas,
             held_record(installation),
             deadline_seconds=deadline,
-            progress=progress,
+            progress=progress_of(step, "scale up"),
             stop=stopping.asked,
             say=lambda text: tell(name, State.LOG, text),
         )

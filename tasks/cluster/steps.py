@@ -1,6 +1,6 @@
 """The cluster's part of a run as Prefect tasks: each reads, asks the rule, does one thing, returns evidence."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 from prefect import task
@@ -73,12 +73,6 @@ def wait_until_ready(installation: str, step: RolloutStep, changed: bool, deadli
     `changed` is what `change_images` answered: pods that a former run left in trouble get another try.
     """
     name = str(step.key)
-    gauge = Gauge(f"rollout {name}", f"{step.component} {name}")
-
-    def progress(now: RolloutProgress) -> None:
-        share = done_share(now.counts)
-        publish(Event(name, State.RUNNING, now.text, share))
-        gauge.show(share, now.text)
 
     def line(_pod: str, text: str) -> None:
         publish(Event(name, State.LOG, text))
@@ -87,7 +81,12 @@ def wait_until_ready(installation: str, step: RolloutStep, changed: bool, deadli
     following = RolloutLog(watches, step, line) if step.is_manager else nullcontext()
     with following, failure_told(name):
         evidence = wait_ready(
-            watches, step, deadline_seconds=deadline, fresh=changed, progress=progress, stop=stopping.asked
+            watches,
+            step,
+            deadline_seconds=deadline,
+            fresh=changed,
+            progress=progress_of(step, "rollout"),
+            stop=stopping.asked,
         )
     tell(name, State.RUNNING, f"Ready after {evidence.seconds:.0f} s", 1.0)
     return evidence.seconds
@@ -123,6 +122,19 @@ def _note(installation: str, step: RolloutStep, evidence: Mapping[str, str | int
     if record is not None and record.journal is not None:
         record.found_done("set-image", step.key, {})
         record.add_evidence("set-image", step.key, dict(evidence))
+
+
+def progress_of(step: RolloutStep, what: str) -> Callable[[RolloutProgress], None]:
+    """Tells how far a rollout is, to who listens and in a gauge of the run; `what` it belongs to."""
+    name = str(step.key)
+    gauge = Gauge(f"{what} {name}", f"{step.component} {name}")
+
+    def tell_progress(now: RolloutProgress) -> None:
+        share = done_share(now.counts)
+        publish(Event(name, State.RUNNING, now.text, share))
+        gauge.show(share, now.text)
+
+    return tell_progress
 
 
 def done_share(counts: Counts) -> float:

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tasks.domain.errors import NotFoundError
@@ -90,7 +90,7 @@ class Line:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._own = False
             return None
-        master = _start(ssh_command(self._host, "-T", "-M", "-S", f"{self._folder}/line"))
+        master = started([*ssh_command(self._host, "-T", "-M", "-S", f"{self._folder}/line"), _HOLD])
         self._finish = weakref.finalize(self, _end, master, self._folder)
         try:
             failed = _until_ready(master, self._said, tick)
@@ -115,10 +115,14 @@ def effective(host: Host) -> Mapping[str, str]:
     return {}
 
 
-def _start(command: list[str]) -> "subprocess.Popen[bytes]":
+def started(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """A process with three pipes and a session of its own; raise `NotFoundError` where there is no ssh.
+
+    A Ctrl-C of the terminal is this process's to handle; and ssh has no terminal to ask at.
+    """
     try:
         return subprocess.Popen(
-            [*command, _HOLD],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 
 from tasks.images.remote.host import Host, ssh_command
-from tasks.images.remote.line import environment, no_client
+from tasks.images.remote.line import started
 
 PIECE = 1024 * 1024
 _MOST_KEPT = 64 * 1024
@@ -33,19 +33,7 @@ def spawn(host: Host, shared: Sequence[str], script: str, argv: Sequence[str]) -
     """Start a command below one of the scripts, with `shared` for ssh; raise `NotFoundError` where there is no ssh."""
     local = ["sh", "-c", script, "apinizer-upgrade", *argv]
     command = local if host.here else [*ssh_command(host, "-T", *shared), "exec " + shlex.join(local)]
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            # A Ctrl-C of the terminal is this process's to handle; and ssh has no terminal to ask at.
-            start_new_session=True,
-            env=environment(),
-        )
-    except FileNotFoundError:
-        raise no_client() from None
+    return started(command)
 
 
 def pipes(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
