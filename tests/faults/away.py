@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from tests.faults.choice import moment, one_a_step
 from tests.faults.flow import Flow, effects, go_on, story
+from tests.faults.killing import in_mid_migration, in_mid_restore, in_restore
 from tests.faults.results import Case, Outcome
 from tests.faults.story import JsonObject, Story
 
@@ -27,6 +28,10 @@ def _away(flow: Flow, line: JsonObject, what: str) -> Callable[[Outcome], None]:
             flow.prepare(told)
             run = told.start(*flow.command_in(told), do="hold", at=line["at"])
             run.wait_at(line["at"])
+            if line["kind"] == "migrating":
+                outcome.problems += in_mid_migration(told)
+            if in_restore(line):
+                outcome.problems += in_mid_restore(told)
             back = time.monotonic() + SECONDS
             if what == "database":
                 told.sandbox.stop_database()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from tests.faults.choice import moment
 from tests.faults.flow import RESTORE, ROLLBACK, UPGRADE, Flow, effects, story
+from tests.faults.killing import in_mid_restore, in_restore
 from tests.faults.results import Case, Outcome
 from tests.faults.story import JsonObject, Run, Story, StoryError
 
@@ -58,6 +59,8 @@ def _freezing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
             frozen = told.start(*flow.command_in(told), do="freeze", at=line["at"])
             frozen.wait_at(line["at"])
             _wait_until(frozen.frozen)
+            if in_restore(line):
+                outcome.problems += in_mid_restore(told)
             (unfinished,) = [one["id"] for one in told.journals() if not one.get("ended")]
             other = told.start("resume", unfinished, "--yes").finish(LONG)
             outcome.then, outcome.seconds, outcome.told = "resume", other.seconds, other.err
@@ -65,7 +68,8 @@ def _freezing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
                 outcome.problems.append(f"resume ended with {other.code}")
             if frozen.last() != line["at"]:
                 raise StoryError(f"it was not frozen: {frozen.last()}")
-            outcome.problems += flow.reached(told, backups=2) + _woken(told, frozen, outcome)
+            # Looked at when both have ended: half a backup is its writer's to remove, and nobody else's while that lives.
+            outcome.problems += _woken(told, frozen, outcome) + flow.reached(told, backups=2)
             outcome.effects = effects(told)
 
     return act

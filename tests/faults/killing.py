@@ -1,11 +1,12 @@
 """The run killed with -9 at every boundary, gone on with in a fresh process, and looked at."""
 
+import re
 import time
 from collections.abc import Callable
 
 from tests.faults import expected
 from tests.faults.choice import chosen, moment
-from tests.faults.flow import WHOLE, Flow, effects, go_on, story
+from tests.faults.flow import RESTORE, WHOLE, Flow, effects, go_on, story
 from tests.faults.results import Case, Outcome
 from tests.faults.story import JsonObject, Story
 from tests.flows.world import ALL, MANAGER, NEW
@@ -36,6 +37,8 @@ def killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
             told.run(*flow.command_in(told), do="kill", at=line["at"]).died_at(line["at"])
             if line["kind"] == "migrating":
                 outcome.problems += in_mid_migration(told)
+            if in_restore(line):
+                outcome.problems += in_mid_restore(told)
             begun = bool(expected.image_changes(told.writes()))
             go_on(told, outcome, flow)
             # One that nobody knew of yet when the run was killed is made again.
@@ -43,6 +46,23 @@ def killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
             outcome.effects = effects(told)
 
     return act
+
+
+def in_restore(line: JsonObject) -> bool:
+    """Whether the boundary lies where the restore said that it was half done."""
+    return str(line["task"]).startswith(RESTORE) and line["kind"] == "midway"
+
+
+def in_mid_restore(told: Story) -> list[str]:
+    """Some of the backup is in the database again, and the database is neither what it was nor free of the restore's own."""
+    import pymongo
+
+    with pymongo.MongoClient[JsonObject](told.sandbox.mongo_uri) as client:
+        database = client["apinizerdb"]
+        own = [name for name in database.list_collection_names() if name.startswith("apinizer-restore.")]
+        copied = sum(database[name].count_documents({}) for name in own if re.fullmatch(r".*\.\d{4,}", name))
+    there = copied > 0 and told.database() != told.kept("database")
+    return [] if there else ["the fault did not land in the middle of the restore"]
 
 
 def in_mid_migration(told: Story) -> list[str]:

@@ -7,6 +7,7 @@ from deployments.sandbox.launch import JsonObject
 from tests.faults import expected
 from tests.faults.away import stopped_well
 from tests.faults.flow import RESTORE, ROLLBACK, UPGRADE, Flow, effects, go_on, story
+from tests.faults.killing import in_mid_restore
 from tests.faults.results import Case, Outcome
 from tests.faults.story import Story, StoryError
 from tests.flows.world import MANAGER, OLD, World
@@ -83,6 +84,8 @@ def _meddling(flow: Flow, hand: Hand) -> Callable[[Outcome], None]:
             flow.prepare(told)
             run = told.start(*flow.command_in(told), do="hold", at=hand.at)
             run.wait_at(hand.at)
+            if flow is ROLLBACK:
+                outcome.problems += in_mid_restore(told)
             was = told.world.deployments()[hand.key]
             hand.what(told.world, hand.key)
             theirs = _seen(told.world, hand.key)

@@ -1,5 +1,7 @@
 """One disturbed run, how it came out, and the table of all."""
 
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +42,24 @@ class Outcome:
         case = self.case
         took = "" if self.seconds is None else f"{self.seconds:.1f} s"
         return (case.step, case.moment, case.fault, self.then, took, self.effects, "" if self.good else "FAILED")
+
+
+def spread(cases: Sequence[Case], most: int) -> list[Case]:
+    """At most so many of them, in their order: of each kind of moment and fault one, then the last, then those between."""
+    kinds: dict[tuple[str, ...], list[Case]] = {}
+    for case in cases:
+        step = case.step if case.moment == "within: midway" else ""  # half of what is the question there
+        kinds.setdefault((re.sub(r" #\d+$", "", case.moment), case.fault, step), []).append(case)
+    for found in kinds.values():
+        found.sort(key=_from_both_ends(found))
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*kinds.values()))
+    picked = {id(case) for case in itertools.islice((case for case in rounds if case), most)}
+    return [case for case in cases if id(case) in picked]
+
+
+def _from_both_ends(found: Sequence[Case]) -> Callable[[Case], int]:
+    ranks = {id(case): min(number, len(found) - 1 - number) for number, case in enumerate(found)}
+    return lambda case: ranks[id(case)]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
