@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import IO, BinaryIO, Self
 
 from tasks.database.tools.told import Told, parse
+from tasks.database.tools.watchdog import Watchdog
 from tasks.domain.errors import UsageError
 
 SLICE = 0.25
@@ -60,7 +61,8 @@ class Feed:
 class Job:
     """A tool at work; use it as a context, whose end is the tool's end.
 
-    `tick` is called at least four times a second from the thread that uses the job; what it raises ends it.
+    `tick` is called at least four times a second from the thread that uses the job; what it raises ends it.  With
+    `silence` the tool is ended too when this process stood still for so many seconds.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Job:
         tick: Callable[[], None] = lambda: None,
         hear: Callable[[Told], None] = lambda _: None,
         output: bool = True,
+        silence: float = 0.0,
     ) -> None:
         sizes = [str(len(config)), str(feed.size if feed else 0)]
         self._tick, self._hear = tick, hear
@@ -90,6 +93,7 @@ class Job:
             # A Ctrl-C of the terminal is this process's to handle, in order.
             start_new_session=True,
         )
+        self._watchdog = Watchdog(self._process.pid, silence) if silence else None
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 os.set_blocking(pipe.fileno(), False)
@@ -137,6 +141,8 @@ class Job:
 
     def end(self) -> None:
         """End the tool, if it still runs: its input first, which ends it on the far side too."""
+        if self._watchdog:
+            self._watchdog.close()
         with contextlib.suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()

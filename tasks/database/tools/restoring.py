@@ -31,6 +31,7 @@ from tasks.database.tools.job import Feed, Job
 from tasks.database.tools.options import restore_options
 from tasks.database.tools.refusals import need_safety, refuse, refuse_loopback, refuse_merge, refuse_oplog
 from tasks.database.tools.told import Bar, Finished, Indexing, Summary, Told
+from tasks.database.tools.watchdog import SILENCE
 from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError, before_any_change
 
 _GUARD_SECONDS = 0.5
@@ -180,6 +181,7 @@ class _Run:
                 tick=lambda: self._tick(others),
                 hear=self._hear,
                 output=False,
+                silence=SILENCE,
             ) as job,
         ):
             code = job.finish()
