@@ -3,6 +3,7 @@
 from typing import Any
 
 from blocks.settings import InstallationSettings
+from deployments.cli import options as opt
 from deployments.cli import rolling_back, undoing
 from deployments.cli.asking import agree, attended
 from deployments.cli.interruption import Interruption
@@ -32,17 +33,19 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
             require_goes_on(journal, journals)
         screen = console(stderr=output is Format.JSON)
         screen.print(_so_far(journal), markup=False)
-        if journal.kind == "rollback" and not journal.of:
-            undoing.go_on(settings, journal, output, server, ask=ask and attended())
+        patient = _patient(settings, journal, times)
+        if journal.called == "undo":
+            undoing.go_on(patient, journal, output, server, ask=ask and attended())
             return
         if journal.kind == "rollback":
-            rolling_back.go_on(settings, journal, output, server, ask=ask and attended())
+            rolling_back.go_on(patient, journal, output, server, ask=ask and attended())
             return
         safe = safe_before(journal)
         with before_any_change(safe):
             require_fits(journal, inventory)
             plan = read_plan(connections, inventory, journal.request or PlanRequest(to=journal.to))
-        screen.print(plan_view(plan))
+        # Once its manager is at the new version the plan would say that it comes from there.
+        screen.print(plan_view(plan.model_copy(update={"current": journal.current or plan.current})))
         try:
             require_allowed(plan, plan_value(plan, inventory))
         except DocumentedError as refused:
@@ -56,9 +59,16 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
             print_report(report, output)
 
 
+def _patient(settings: InstallationSettings, journal: Journal, times: dict[str, int]) -> InstallationSettings:
+    """The settings with the run's own patience where none is said now."""
+    known = {name: int(journal.options[name]) for name in ("manager_timeout", "timeout") if name in journal.options}
+    given = {**known, **times}
+    return opt.with_timeouts(settings, given.get("manager_timeout"), given.get("timeout"))
+
+
 def _so_far(journal: Journal) -> str:
     """What the run did, a line each."""
-    lines = [f"The {journal.kind} {journal.id}, {journal.current or 'from an unknown version'} to {journal.to}:"]
+    lines = [f"The {journal.called} {journal.id}, {journal.current or 'from an unknown version'} to {journal.to}:"]
     lines += [f"  {entry.will}{'' if entry.done else ' (outcome not recorded)'}" for entry in journal.entries]
     if not journal.entries:
         lines.append("  nothing was changed yet")
@@ -70,8 +80,8 @@ def _so_far(journal: Journal) -> str:
 def _confirm(journal: Journal, plan: Plan, safe: str) -> None:
     left = f"Deployments left: {len(plan.steps)}" if plan.steps else "nothing is left but to ask the pods"
     agree(
-        f"Go on with the {journal.kind} {journal.id}? {left}.",
-        f"The {journal.kind} {journal.id} was not gone on with.",
+        f"Go on with the {journal.called} {journal.id}? {left}.",
+        f"The {journal.called} {journal.id} was not gone on with.",
         safe=safe,
         next="\n".join(ways_on(journal)),
     )

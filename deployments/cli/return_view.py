@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
@@ -45,6 +46,18 @@ from tasks.record.journal_store import journal_store_for
 PATIENCE = 10.0
 
 
+class RollbackWish(BaseModel):
+    """What the options of `rollback` ask for; `backup` names the backup that is put back, "" where a person is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str = ""
+    backup: str = ""
+    stop_all: bool = False
+    without: tuple[str, ...] = ()
+    manager_made_anew: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What was found.  `refusal` is what would end the rollback before its first change, `safe` what holds until then."""
@@ -66,29 +79,23 @@ class Shown:
         return self.way.touches_database and not left
 
 
-def look(settings: InstallationSettings, run: str, without: Sequence[str], *, stop_all: bool, whole: bool) -> Shown:
+def look(settings: InstallationSettings, wish: RollbackWish, *, whole: bool) -> Shown:
     """Read all that a rollback looks at; with `whole` the backup and the nodes' images too.  Raises what forbids it."""
     with before_any_change():
         connections = Connections.open(settings, patience=PATIENCE)
         journals = journal_store_for(connections, connections.inventory()).all()
     safe = safe_before(standing(journals))
     with before_any_change(safe):
-        shown = _looked(connections, journals, run, without, stop_all=stop_all, whole=whole)
+        shown = _looked(connections, journals, wish, whole=whole)
     return replace(shown, safe=safe, refusal=shown.refusal.with_safe(safe) if shown.refusal else None)
 
 
-def _looked(
-    connections: Connections,
-    journals: Sequence[Journal],
-    run: str,
-    without: Sequence[str],
-    *,
-    stop_all: bool,
-    whole: bool,
-) -> Shown:
-    settings = connections.settings
+def _looked(connections: Connections, journals: Sequence[Journal], wish: RollbackWish, *, whole: bool) -> Shown:
+    settings, stop_all = connections.settings, wish.stop_all
     order = BackupOrder.of(settings, whole_server=False, leave_out=())
-    way = look_for_way_back(connections, journals, run, order.directory, without)
+    way = look_for_way_back(
+        connections, journals, wish.run, order.directory, wish.without, manager_made_anew=wish.manager_made_anew
+    )
     if way.under_way is not None:
         stop_all = bool(way.under_way.options.get("stop_all", stop_all))
     if not way.touches_database:

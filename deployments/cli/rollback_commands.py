@@ -20,13 +20,20 @@ Backup = Annotated[
         "--backup",
         envvar="APINIZER_UPGRADE_BACKUP",
         metavar="ID",
-        help="The backup that may be put back: its file's name, or the beginning of its SHA-256. Where nobody can be asked it has to be named.",
+        help="The backup that may be put back: its file's name, or the first 8 digits or more of its SHA-256. Where nobody can be asked it has to be named.",
     ),
 ]
 StopAll = Annotated[
     bool,
     typer.Option(
         "--stop-all", help="Stop the other components too while the database is put back, not the manager alone."
+    ),
+]
+MadeAnew = Annotated[
+    bool,
+    typer.Option(
+        "--manager-made-anew",
+        help="The manager was deleted and deployed again since the upgrade, and is this installation's all the same.",
     ),
 ]
 Without = Annotated[
@@ -52,6 +59,7 @@ def rollback(
     backup: Backup = "",
     stop_all: StopAll = False,
     without: Without = None,
+    manager_made_anew: MadeAnew = False,
     image_prefix: opt.ImagePrefix = "",
     backup_dir: opt.BackupDir = "",
     engine: db.Engine = None,
@@ -68,12 +76,14 @@ def rollback(
 
     What was written to the database since is lost, and is shown before; a backup of it is made first.
     """
-    from deployments.cli import rolling_back
+    from deployments.cli import return_view, rolling_back
 
     settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
     settings = opt.with_timeouts(img.with_images(settings, images), manager_timeout, timeout)
     settings = db.with_backup(settings, engine, ssh, ephemeral_allowed=allow_ephemeral)
-    wish = rolling_back.RollbackWish(run=run, backup=backup, stop_all=stop_all, without=tuple(without or ()))
+    wish = return_view.RollbackWish(
+        run=run, backup=backup, stop_all=stop_all, without=tuple(without or ()), manager_made_anew=manager_made_anew
+    )
     rolling_back.rollback(settings, wish, output, ask=not yes, dry_run=dry_run)
 
 

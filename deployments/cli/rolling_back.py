@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
@@ -18,7 +17,7 @@ from deployments.cli.interruption import Interruption
 from deployments.cli.live import Row
 from deployments.cli.options import Format
 from deployments.cli.outcome import DocumentedError, unwritten
-from deployments.cli.return_view import Shown, look, shown_value, shown_view
+from deployments.cli.return_view import RollbackWish, Shown, look, shown_value, shown_view
 from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plain_table
 from deployments.embedded import EmbeddedServer
@@ -27,17 +26,6 @@ from tasks.domain.errors import HopelessError, UpgradeError, UsageError, before_
 from tasks.domain.journal import Journal, ways_on
 
 PATIENCE = 10.0
-
-
-class RollbackWish(BaseModel):
-    """What the options of `rollback` ask for; `backup` names the backup that is put back, "" where a person is asked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    run: str = ""
-    backup: str = ""
-    stop_all: bool = False
-    without: tuple[str, ...] = ()
 
 
 def rollback(settings: InstallationSettings, wish: RollbackWish, output: Format, *, ask: bool, dry_run: bool) -> None:
@@ -99,7 +87,7 @@ def _shown(settings: InstallationSettings, wish: RollbackWish, output: Format, *
     """What was found, on the screen; raise what stands against it."""
     screen = console(stderr=output is Format.JSON)
     with screen.status("Looking at the way back"):
-        shown = look(settings, wish.run, wish.without, stop_all=wish.stop_all, whole=whole)
+        shown = look(settings, wish, whole=whole)
     if output is Format.TEXT or not whole:
         screen.print(shown_view(shown))
     if shown.refusal is not None:
@@ -118,7 +106,7 @@ def _carry_out(
         screen,
         _rows(shown),
         settings,
-        lambda: _run(settings, wish),
+        lambda: _run(settings, wish, shown.way.under_way),
         complete="The rollback is complete: apinizer-upgrade status shows it.",
     )
     try:
@@ -189,16 +177,21 @@ def _rows(shown: Shown) -> list[Row]:
     return [*map(Row, first), *(Row(key, component) for key, component in steps.items())]
 
 
-def _run(settings: InstallationSettings, wish: RollbackWish) -> dict[str, Any]:
+def _run(settings: InstallationSettings, wish: RollbackWish, begun: Journal | None) -> dict[str, Any]:
+    """`begun` is the rollback that goes on: by the way and with the folder that it had, where none is said now."""
+    from flows.resume import way_of
     from flows.rollback import rollback as flow
 
+    folder = settings.backup_dir or (str(begun.options.get("backup_dir", "")) if begun else "")
     return flow(
         run=wish.run,
         installation=NAME,
         backup=wish.backup,
         stop_all=wish.stop_all,
         without=list(wish.without),
-        backup_dir=os.fspath(Path(settings.backup_dir).absolute()) if settings.backup_dir else "",
+        manager_made_anew=wish.manager_made_anew,
+        way=way_of(begun, settings.images.way) if begun else None,
+        backup_dir=os.fspath(Path(folder).absolute()) if folder else "",
         manager_timeout=settings.upgrade.manager_timeout,
         timeout=settings.upgrade.timeout,
     )

@@ -46,7 +46,7 @@ def abandon(settings: InstallationSettings, run: str, reason: str, output: Forma
     if output is Format.JSON:
         print(json.dumps(document(ended), indent=2))
     else:
-        print(f"The {ended.kind} {ended.id} is abandoned. {consequence(ended, place.journals)}")
+        print(f"The {ended.called} {ended.id} is abandoned. {consequence(ended, place.journals)}")
         for way in ways_after(ended, place.journals):
             print(f"  {way}")
     for sentence in release_of_abandoned(ended):
@@ -58,9 +58,9 @@ def _require_open(journal: Journal, place: Place) -> None:
     if journal.unfinished and back is None:
         return
     raise BlockedError(
-        f"The {journal.kind} {journal.id} is being rolled back; abandon its rollback first."
+        f"The {journal.called} {journal.id} is being rolled back; abandon its rollback first."
         if back
-        else f"The {journal.kind} {journal.id} has ended: {journal.how}.",
+        else f"The {journal.called} {journal.id} has ended: {journal.how}.",
         observed=f"The rollback {back.id} is unfinished."
         if back
         else f"It ended {journal.ended:%Y-%m-%d %H:%M:%S} UTC.",
@@ -73,7 +73,7 @@ def _confirm(journal: Journal, place: Place, output: Format) -> None:
     screen.print(page(journal, place.journals), markup=False)
     screen.print(f"\n{consequence(journal, place.journals)}", markup=False, style="yellow")
     agree(
-        f"Abandon the {journal.kind} {journal.id}?",
+        f"Abandon the {journal.called} {journal.id}?",
         "The run was not abandoned.",
         safe=safe_before(journal),
         next="\n".join(ways_on(journal, place.journals)),
@@ -89,14 +89,14 @@ def _record(place: Place, journal: Journal, why: str) -> Journal:
         print(text, file=sys.stderr, flush=True)
 
     lease = Lease(
-        store.api, store.namespace, owner=owner, run=journal.id, doing=f"abandoning the {journal.kind} {journal.id}"
+        store.api, store.namespace, owner=owner, run=journal.id, doing=f"abandoning the {journal.called} {journal.id}"
     )
     lease.take(progress=told)
     try:
         now = find_journal(store.look().journals, journal.id)
         if now != journal:
             raise ConflictError(
-                f"The {journal.kind} {journal.id} went on while it was looked at.",
+                f"The {journal.called} {journal.id} went on while it was looked at.",
                 observed=f"{len(now.tries)} tries and {len(now.entries)} changes now; it has {'not ' if now.unfinished else ''}ended.",
                 next=f"apinizer-upgrade runs show {journal.id} shows it as it is now.",
             )

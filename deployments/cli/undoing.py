@@ -44,7 +44,8 @@ def go_on(
     settings: InstallationSettings, journal: Journal, output: Format, server: EmbeddedServer | None, *, ask: bool
 ) -> None:
     """Go on with an undo that ended early; `ask` says that a person is there to be asked."""
-    request = PlanRequest(to=journal.to, prefix=settings.images.wanted_prefix)
+    request = journal.request or PlanRequest(to=journal.to)
+    request = request.model_copy(update={"prefix": settings.images.wanted_prefix})
     found = _shown(settings, str(journal.options["undo"]), request, output, run=journal.id)
     if ask:
         _confirm(found, journal)
@@ -90,7 +91,8 @@ def _carry_out(
     if output is Format.JSON:
         print(json.dumps(result, indent=2))
         return
-    said = ", ".join(sorted(set(result["answered"]))) or "no pods"
+    answers = ", ".join(sorted(set(result["answered"])))
+    said = f"its pods answer {answers}" if answers else "it has no pods to ask"
     console().print(f"\n{result['deployment']} is at {result['to']}: {said}.", markup=False)
 
 

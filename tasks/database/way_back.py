@@ -11,6 +11,7 @@ from tasks.database.connection import Client
 from tasks.database.fingerprint import read_content
 from tasks.database.holdings import Contents, read_contents
 from tasks.database.logs import LOG_COLLECTIONS
+from tasks.database.manifest import load, manifest_path
 from tasks.database.restore.definition import index_differences, option_differences
 from tasks.database.restore.look import kind_of, listed
 from tasks.database.restore.names import is_own
@@ -51,6 +52,26 @@ def find_archive(made: BackupMade, directory: Path) -> Path:
     )
 
 
+def require_manifest(archive: Path) -> None:
+    """Raise BlockedError where the backup has no manifest that can be read.
+
+    Without it nobody knows that nothing was left out, so what the upgrade made cannot be told from that, and what going
+    back loses cannot be counted.
+    """
+    path = manifest_path(archive)
+    try:
+        observed = "" if load(archive) else f"{path} is not there."
+    except DamagedArchiveError as error:
+        observed = f"{error.happened} {error.observed}".strip()
+    if observed:
+        raise BlockedError(
+            f"The backup {archive.name} is there without its manifest.",
+            observed=f"{observed} It tells that nothing was left out of the backup, so what may be dropped.",
+            next=f"Fetch {path.name} from where the backup was copied to and put it beside the archive. No other backup "
+            "serves: one that is made now holds the database as the upgrade left it.",
+        )
+
+
 def _else(made: BackupMade, *, gone: bool) -> str:
     return "" if gone else f", or run this on {made.host}"
 
@@ -67,6 +88,8 @@ def require_named(made: BackupMade, name: str, run: str) -> None:
     observed = (
         f"{name} was named." if wanted else "Which backup is put back was not said, and there is nobody to be asked."
     )
+    if wanted and len(wanted) < SHORTEST and made.sha256.lower().startswith(wanted):
+        observed = f"{name} was named: of a SHA-256 at least {SHORTEST} digits are to be said."
     raise UsageError(
         f"The backup of before the upgrade is {Path(made.archive).name}, SHA-256 {made.sha256[:12]}….",
         observed=observed,

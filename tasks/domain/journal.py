@@ -68,6 +68,11 @@ class Journal(Facts):
     reason: str = ""
 
     @property
+    def called(self) -> str:
+        """What it is to people: an undo of one component is kept as a rollback of no run."""
+        return "undo" if self.kind == "rollback" and not self.of else self.kind
+
+    @property
     def unfinished(self) -> bool:
         return self.ended is None
 
@@ -120,7 +125,7 @@ class Journal(Facts):
         """With the backup of before; raise `BlockedError` once the manager may have migrated the database."""
         if self.manager_begun:
             raise BlockedError(
-                f"The {self.kind} {self.id} has its backup: what the database holds now is not the state of before.",
+                f"The {self.called} {self.id} has its backup: what the database holds now is not the state of before.",
                 observed=f"The manager's image was set, or about to be. The backup is {self.backup.archive}."
                 if self.backup
                 else "The manager's image was set, or about to be, and no backup is recorded.",
@@ -178,7 +183,7 @@ def require_none_unfinished(journals: Iterable[Journal]) -> None:
     for journal in known:
         if journal.unfinished and journal.changed:
             raise BlockedError(
-                f"The {journal.kind} {journal.id} to {journal.to} is unfinished, so no other run begins.",
+                f"The {journal.called} {journal.id} to {journal.to} is unfinished, so no other run begins.",
                 observed=_last(journal),
                 next="\n".join(ways_on(journal, known)),
             )
@@ -195,9 +200,9 @@ def require_goes_on(journal: Journal, journals: Iterable[Journal]) -> None:
     if back is None and journal.unfinished:
         return
     raise BlockedError(
-        f"The {journal.kind} {journal.id} is being rolled back, so it does not go on."
+        f"The {journal.called} {journal.id} is being rolled back, so it does not go on."
         if back
-        else f"The {journal.kind} {journal.id} has ended: {journal.how}.",
+        else f"The {journal.called} {journal.id} has ended: {journal.how}.",
         observed=_last(back) if back else f"Ended {journal.ended:%Y-%m-%d %H:%M:%S} UTC. {journal.reason}".strip(),
         next="\n".join(ways_on(back or journal, journals)),
     )
@@ -219,8 +224,11 @@ def ways_on(journal: Journal, journals: Iterable[Journal] = ()) -> tuple[str, ..
     back = rollback_of(journal, journals)
     if back is not None:
         return (f"apinizer-upgrade resume {back.id}   goes on with its rollback", show)
+    # Passwords and keys are no journal's; what stands in --config is read again.
+    moved = str(journal.options.get("way", "")) not in ("", "online", "proxy")
+    as_before = ", with the options on images and nodes (--node, --ssh-user ...) that it had" if moved else ""
     return (
-        f"apinizer-upgrade resume {journal.id}   goes on where it ended",
+        f"apinizer-upgrade resume {journal.id}   goes on where it ended{as_before}",
         *((rollback,) if goes_back else ()),
         show,
         f"apinizer-upgrade runs abandon {journal.id} --reason TEXT   leaves everything as it is",
@@ -275,7 +283,7 @@ def require_fits(journal: Journal, inventory: Inventory) -> None:
     odd = [text for e in journal.entries if e.key and e.before and (text := _misfit(e, journal, now.get(e.key)))]
     if odd:
         raise DriftError(
-            f"The installation was changed by somebody else since the {journal.kind} {journal.id} ended.",
+            f"The installation was changed by somebody else since the {journal.called} {journal.id} ended.",
             observed="\n".join(dict.fromkeys(odd)),
             safe="It was left as found.",
             next="Put back what is named above, or say that this run is not to go on: "

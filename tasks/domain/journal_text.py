@@ -36,7 +36,7 @@ def summary(journal: Journal, journals: Iterable[Journal] = ()) -> dict[str, Any
     last = journal.tries[-1].owner if journal.tries else None
     return {
         "id": journal.id,
-        "kind": journal.kind,
+        "kind": journal.called,
         "of": journal.of,
         "from": str(journal.current) if journal.current else None,
         "to": str(journal.to),
@@ -77,7 +77,8 @@ def page(journal: Journal, journals: Iterable[Journal] = ()) -> str:
 
 
 def _what(journal: Journal) -> str:
-    return f"{journal.kind} {journal.current or '?'} -> {journal.to}"
+    of = f" of {journal.options['undo']}" if journal.called == "undo" and "undo" in journal.options else ""
+    return f"{journal.called}{of} {journal.current or '?'} -> {journal.to}"
 
 
 def _head(journal: Journal, journals: tuple[Journal, ...]) -> Iterator[str]:

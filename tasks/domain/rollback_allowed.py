@@ -121,7 +121,7 @@ def _overtaken(journal: Journal, rest: Sequence[Journal]) -> Iterator[BlockedErr
     stands = (other for other in since if other.unfinished and (other.changed or other.of == journal.id))
     if open_one := next(stands, None):
         yield BlockedError(
-            f"The {open_one.kind} {open_one.id} to {open_one.to} is unfinished, so no other run begins.",
+            f"The {open_one.called} {open_one.id} to {open_one.to} is unfinished, so no other run begins.",
             observed=f"It was begun {open_one.begun:%Y-%m-%d %H:%M} UTC"
             + (f" and undoes the run {open_one.of}." if open_one.of else "."),
             next=f"apinizer-upgrade resume {open_one.id}   goes on with it\n"

@@ -1,6 +1,8 @@
 """The command line as people run it: the installed command in a process of its own, on a sandbox."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +50,22 @@ def run_command(*arguments: object, folder: Path, env: dict[str, str], timeout: 
         stdin=subprocess.DEVNULL,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def run_at_terminal(answers: bytes, *arguments: object, folder: Path, env: dict[str, str], timeout: float = 300) -> Ran:
+    """The command for a person who types `answers`; what it prints goes elsewhere."""
+    near, far = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [COMMAND, *map(str, arguments)],
+            stdin=far, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=clean_environment() | env,
+        ) as process:  # fmt: skip
+            os.write(near, answers)
+            out, err = process.communicate(timeout=timeout)
+    finally:
+        os.close(near)
+        os.close(far)
+    return Ran(process.returncode, out, err)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from tasks.database.manifest import Need, load
 from tasks.database.needed import pin, release
 from tasks.domain.journal import BackupMade
 from tasks.record.journal_store import JournalStore
-from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_command
+from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_at_terminal, run_command
 from tests.cli.database import opened, snapshot
 from tests.domain.journals import backup as recorded
 from tests.domain.journals import journal, rollback, scale, set_image
@@ -38,6 +38,13 @@ class Person:
         given = self.sandbox.env() if cluster else {}
         env = {"HOME": str(self.folder), **self.prefect, **given, **env}
         ran = run_command(*arguments, folder=self.folder, env=env)
+        assert not any(secret in ran.out + ran.err for secret in self.world.secrets())
+        return ran
+
+    def types(self, answers: bytes, *arguments: object, **env: str) -> Ran:
+        """The same at a terminal."""
+        env = {"HOME": str(self.folder), **self.prefect, **self.sandbox.env(), **env}
+        ran = run_at_terminal(answers, *arguments, folder=self.folder, env=env)
         assert not any(secret in ran.out + ran.err for secret in self.world.secrets())
         return ran
 

@@ -1,18 +1,15 @@
 """`rollback` as people run it: one sandbox whose upgrade failed, tests that follow each other."""
 
-import os
-import pty
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deployments.sandbox.launch import Sandbox
-from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts
+from tests.cli.conftest import SPEED, four_parts
 from tests.cli.database import Snapshot, snapshot
 from tests.cli.test_backup import Person
-from tests.flows.world import ALL, MANAGER, OLD, clean_environment, eventually, journals
+from tests.flows.world import ALL, MANAGER, OLD, eventually, journals
 
 BAD = "2025.08.0"
 
@@ -43,10 +40,16 @@ def test_nothing_to_go_back_from(hurried: Hurried) -> None:
 
 
 def test_a_failed_upgrade_names_the_way_back(hurried: Hurried) -> None:
-    ran = hurried.run("upgrade", "--to", BAD, "--yes")
+    """A person who is offered the way back and says no has it as before."""
+    ran = hurried.types(b"y\nn\n", "upgrade", "--to", BAD, "--on-failure", "rollback")
     assert ran.code == 1, ran
-    four_parts(ran.err)
-    assert "apinizer-upgrade rollback" in ran.err
+    assert f"return to {OLD}? [y/N]" in ran.err
+    told = ran.err[ran.err.rindex("Error: ") :]
+    four_parts(told)
+    (upgrade,) = journals(hurried.world)
+    assert f"apinizer-upgrade rollback {upgrade['id']}" in told
+    assert hurried.world.images()[MANAGER] == f"apinizercloud/manager:{BAD}"
+    assert hurried.world.at(OLD) == ALL - {MANAGER}
 
 
 def test_it_shows_what_would_be_lost_and_changes_nothing(hurried: Hurried) -> None:
@@ -75,26 +78,12 @@ def test_without_a_terminal_the_backup_has_to_be_named(hurried: Hurried) -> None
     assert hurried.world.written() == before
 
 
-def at_a_terminal(hurried: Hurried, answer: bytes, *arguments: str, **env: str) -> Ran:
-    near, far = pty.openpty()
-    process = subprocess.Popen(
-        [COMMAND, "rollback", *arguments],
-        stdin=far, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=hurried.folder,
-        env=clean_environment() | hurried.sandbox.env() | hurried.prefect | {"HOME": str(hurried.folder), **env},
-    )  # fmt: skip
-    os.write(near, answer)
-    out, err = process.communicate(timeout=180)
-    os.close(near)
-    os.close(far)
-    return Ran(process.returncode, out, err)
-
-
 def test_a_person_is_asked_and_may_say_no(hurried: Hurried) -> None:
     """Who has named the backup, on the command line or by its variable, is asked all the same."""
     before = hurried.world.written()
     upgrade = next(j["id"] for j in journals(hurried.world))
     for more, variable in (((), hurried.sha256), (("--backup", hurried.sha256[:12]), "")):
-        ran = at_a_terminal(hurried, b"n\n", *more, APINIZER_UPGRADE_BACKUP=variable)
+        ran = hurried.types(b"n\n", "rollback", *more, APINIZER_UPGRADE_BACKUP=variable)
         assert ran.code == 1, ran
         assert f"to {OLD}?" in ran.err
         told = ran.err[ran.err.index("Error: ") :]
@@ -106,14 +95,14 @@ def test_a_person_is_asked_and_may_say_no(hurried: Hurried) -> None:
 
 
 def test_a_backup_that_is_not_the_one_is_said_before_anybody_is_asked(hurried: Hurried) -> None:
-    ran = at_a_terminal(hurried, b"y\n", "--backup", "0" * 12)
+    ran = hurried.types(b"y\n", "rollback", "--backup", "0" * 12)
     assert ran.code == 2, ran
     assert "?" not in ran.err.partition("Error: ")[0]
     assert "was named" in ran.err
 
 
 def test_a_person_says_yes(hurried: Hurried) -> None:
-    ran = at_a_terminal(hurried, b"y\n")
+    ran = hurried.types(b"y\n", "rollback")
     assert ran.code == 0, ran
     assert f"Rolled back to {OLD}." in ran.out
     safety = Path(ran.out.partition("--include")[0].rpartition("restore ")[2].strip())

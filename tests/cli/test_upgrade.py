@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.sandbox.launch import Sandbox
-from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_command
+from tests.cli.conftest import COMMAND, SPEED, Ran, four_parts, run_at_terminal, run_command
 from tests.flows.world import (
     ALL,
     MANAGER,
@@ -233,18 +232,14 @@ def test_killed_it_leaves_no_process_and_is_gone_on_with(fresh: Story) -> None:
 
 def test_a_person_is_not_offered_to_go_back_from_a_manager_that_serves(fresh: Story) -> None:
     fresh.sandbox.lose_image(f"apinizercloud/worker:{NEW}", "node-a", "node-b")
-    near, far = pty.openpty()
-    process = subprocess.Popen(
-        [COMMAND, "upgrade", "--to", NEW, "--on-failure", "rollback"],
-        stdin=far, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=fresh.folder,
-        env=clean_environment() | fresh.sandbox.env() | {"HOME": str(fresh.folder)},
-    )  # fmt: skip
-    os.write(near, b"y\nn\n")
-    _, err = process.communicate(timeout=180)
-    os.close(near)
-    os.close(far)
-    assert process.returncode == 1, err
-    four_parts(err[err.index("Error: ") :])
-    assert err.count("?") == 1, err
-    assert f"apinizercloud/worker:{NEW}" in err
+    ran = run_at_terminal(
+        b"y\nn\n",
+        *("upgrade", "--to", NEW, "--on-failure", "rollback"),
+        folder=fresh.folder,
+        env=fresh.sandbox.env() | {"HOME": str(fresh.folder)},
+    )
+    assert ran.code == 1, ran
+    four_parts(ran.err[ran.err.index("Error: ") :])
+    assert ran.err.count("?") == 1, ran.err
+    assert f"apinizercloud/worker:{NEW}" in ran.err
     assert MANAGER in fresh.world.at(NEW)

@@ -126,7 +126,7 @@ def test_no_run_begins_beside_an_unfinished_one(run: Journal, *, allowed: bool) 
     with pytest.raises(BlockedError) as caught:
         require_none_unfinished(others)
     told = str(caught.value)
-    assert f"The {run.kind} a to {NEW} is unfinished" in told
+    assert f"The {run.called} a to {NEW} is unfinished" in told
     assert "ayse on bastion, process 4711" in told
     assert "apinizer-upgrade resume a " in told
     assert "apinizer-upgrade runs abandon a --reason TEXT" in told

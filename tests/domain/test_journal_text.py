@@ -28,6 +28,21 @@ def test_its_state(run: Journal, others: tuple[Journal, ...], told: str) -> None
     assert summary(run, others)["state"] == told
 
 
+def test_an_undo_of_one_component_is_called_so() -> None:
+    run = journal("a", set_image("prod/worker"), kind="rollback", to=OLD, options={"undo": "prod/worker"})
+    assert cells(run)[1] == f"undo of prod/worker {OLD} -> {OLD}"
+    assert (summary(run)["kind"], summary(rollback(WHOLE))["kind"]) == ("undo", "rollback")
+
+
+@pytest.mark.parametrize(
+    ("way", "told"), [("online", False), ("docker-to-nodes", True), ("registry-to-registry", True)]
+)
+def test_what_a_journal_does_not_keep_is_to_be_given_again(way: str, *, told: bool) -> None:
+    run = journal("a", set_image(), backup=backup(), options={"way": way})
+    assert ("with the options on images and nodes (--node, --ssh-user ...) that it had" in page(run)) is told
+    assert f"  apinizer-upgrade resume {run.id}   goes on where it ended" in page(run)
+
+
 @pytest.mark.parametrize(
     ("run", "told"),
     [
