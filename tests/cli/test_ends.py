@@ -62,6 +62,36 @@ def test_nor_one_that_failed(sandbox: Sandbox, tmp_path: Path) -> None:
     assert "Traceback" not in ran.err
 
 
+TWO_ENDS = """
+import time
+import deployments.cli.farewell as farewell
+from tasks.record.feed import Event, State
+farewell.SECONDS = 0.3
+with farewell.Farewell("complete") as end:
+    end.hear(Event("run", State.ENDED, "The manager failed."))
+    end.hear(Event("lock", State.RUNNING, "rollback"))
+    time.sleep(1)
+    print("the rollback goes on", flush=True)
+    end.hear(Event("run", State.ENDED, SECOND))
+    time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        pytest.param("", "It was rolled back since, completely", id="complete"),
+        pytest.param("It stopped half way.", "Error: It stopped half way.", id="failed too"),
+    ],
+)
+def test_a_rollback_that_follows_a_failed_upgrade_is_not_cut_off(second: str, told: str) -> None:
+    program = TWO_ENDS.replace("SECOND)", f"{second!r})")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=25, check=False)
+    assert (done.returncode, done.stdout) == (1, "the rollback goes on\n"), done
+    assert "Error: The manager failed." in done.stderr
+    assert told in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [("status",), ("status", "-o", "json"), ("plan", "--to", "2025.07.0"), ("backup", "-o", "json")])  # fmt: skip
 def test_an_output_that_is_full(sandbox: Sandbox, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
