@@ -58,6 +58,7 @@ class ReturnCourse:
     stop_all: bool
     manager_timeout: int
     timeout: int
+    mark: str
     options: Mapping[str, str | int | bool]
     bringing: Bringing | None = None
     verified: dict[str, PrefectFuture[tuple[str, ...]]] = field(default_factory=dict)
@@ -68,6 +69,7 @@ class ReturnCourse:
         step(take_lock, self.installation, "rollback", "")
         find = (self.installation, self.run, self.order, self.without, self.manager_made_anew)
         way = self.passage.value(step(find_way_back, *find))
+        way.require_agreed(self.mark)
         if way.under_way is not None:
             self.stop_all = bool(way.under_way.options.get("stop_all", self.stop_all))
         down = (way.manager, *(way.others if self.stop_all else ()))

@@ -38,6 +38,7 @@ def rollback(
     backup_dir: str = "",
     manager_timeout: Annotated[int, Field(ge=1)] = 1200,
     timeout: Annotated[int, Field(ge=1)] = 600,
+    mark: str = "",
 ) -> dict[str, Any]:
     """Go back from an upgrade: the database as it was before, then the old images, the manager first.
 
@@ -54,6 +55,7 @@ def rollback(
         backup_dir: The folder on the worker's machine where the backup lies and the safety backup goes; the installation's own, or ./backups, if empty.
         manager_timeout: Seconds that the manager may take to become Ready.
         timeout: Seconds that any other component may take to become Ready.
+        mark: What the command line has shown to who agreed to it; another plan is refused then. Nobody was asked if empty.
     """
     settings = settings_of(installation)
     order = BackupOrder.of(settings, directory=backup_dir, whole_server=False, leave_out=())
@@ -79,6 +81,7 @@ def rollback(
             stop_all=stop_all,
             manager_timeout=manager_timeout,
             timeout=timeout,
+            mark=mark,
             options={
                 "way": images.way.value,
                 "backup_dir": backup_dir,

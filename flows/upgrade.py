@@ -35,6 +35,7 @@ from tasks.images.session import images_open
 from tasks.record import artifacts, stopping
 from tasks.record.run_record import RunRecord, recorded
 from tasks.record.run_steps import (
+    UPGRADE,
     begin_journal,
     find_former_backup,
     go_on,
@@ -178,8 +179,9 @@ def _begun(installation: str, wish: Wish, way: Way, run: str, process: str, reco
     """The lock taken, what is there read after it, the plan made, the journal begun; nothing is changed yet."""
     request = wish.request
     try:
-        lock = take_lock.submit(installation, f"upgrade to {request.to}", run, return_state=False)
-        run = run or own_run(lock.result(), process)
+        lock = take_lock.submit(installation, f"{UPGRADE} to {request.to}", run, return_state=False)
+        journals = lock.result()  # what it is refused for is the news, for a run that goes on too
+        run = run or own_run(journals, process)
         ahead: list[PrefectFuture[Any]] = [lock]
         if not run:
             ahead = [require_none_before.submit(installation, wait_for=ahead, return_state=False)]

@@ -1,5 +1,6 @@
 """What a rollback would do: read from the journals, the cluster and the backup's manifest, nothing changed."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from tasks.cluster.running_version import ask_running_version
 from tasks.cluster.watch import PATHS
 from tasks.database.connection import hosts_of
 from tasks.database.source import address_of
-from tasks.database.way_back import find_archive
-from tasks.domain.errors import BlockedError
+from tasks.database.way_back import find_archive, require_manifest
+from tasks.domain.errors import BlockedError, DriftError
 from tasks.domain.finding import Finding, Severity
 from tasks.domain.inventory import DeploymentFacts, Facts, Inventory
 from tasks.domain.journal import Entry, Journal
@@ -48,6 +49,38 @@ class WayBack(Facts):
     def manager(self) -> DeploymentFacts:
         """The manager as it was found; `look_for_way_back` has made sure that there is one."""
         return next(d for d in self.inventory.deployments if d.key == self.upgrade.manager)
+
+    @property
+    def mark(self) -> str:
+        """What a person agrees to, as a short text that is another where anything of it is: which Deployments get which
+        images and how many pods, whether the database is put back and from which backup.
+
+        What changes by itself while a manager crashes (counts of pods, versions answered) is not of it.
+        """
+        steps = {str(step.key): step.changes for step in (*self.plan.plan.steps, *self.plan.plan.there)}
+        backup = self.upgrade.backup
+        agreed = [
+            self.upgrade.id,
+            self.under_way.id if self.under_way else "",
+            self.database,
+            backup.sha256 if backup and self.touches_database else "",
+            *self.without,
+            *sorted(
+                f"{one.key} {one.uid} {one.replicas} "
+                + " ".join(f"{c.container}: {c.old} to {c.new}" for c in steps.get(str(one.key), ()))
+                for one in self.plan.returns
+            ),
+        ]
+        return hashlib.sha256("\n".join(agreed).encode()).hexdigest()[:16]
+
+    def require_agreed(self, mark: str) -> None:
+        """Raise `DriftError` where a person agreed to another plan than this one; "" where nobody was asked."""
+        if mark and mark != self.mark:
+            raise DriftError(
+                "The way back is another than the one that was shown.",
+                observed="Between the question and the lock somebody changed the installation, or a run went on.",
+                next="Run it again: it shows how it is now, and asks again.",
+            )
 
     @property
     def touches_database(self) -> bool:
@@ -147,7 +180,9 @@ def look_for_way_back(
     )
     if upgrade.backup is None or not plan.database or found.restored:
         return found
-    return found.model_copy(update={"archive": str(find_archive(upgrade.backup, Path(directory)))})
+    archive = find_archive(upgrade.backup, Path(directory))
+    require_manifest(archive)
+    return found.model_copy(update={"archive": str(archive)})
 
 
 def _made_anew(under_way: Journal | None) -> str:

@@ -28,7 +28,7 @@ from tasks.database.putting_back import what_stands_against, with_remarks
 from tasks.database.restore.look import survey
 from tasks.database.restore.plan import RestorePlan, RestoreRequest
 from tasks.database.restore.plan_text import plan_markdown
-from tasks.database.restore.steps import restore_archive
+from tasks.database.restore.steps import ask_for_managers, put_back_guarded
 from tasks.database.return_look import WayBack, look_for_way_back, read_sight
 from tasks.database.source import address_of
 from tasks.database.steps import BackupResult
@@ -290,7 +290,8 @@ def put_back_before(installation: str, way: WayBack, plan: RestorePlan, order: B
     record = held_record(installation)
     archive, manager = Path(way.archive), way.upgrade.manager
     again = any(e.kind == "restore" and e.done is None for e in _journal(record).entries)
-    undo = f"apinizer-upgrade restore {safety} --exact, while no manager runs"
+    # Half way it is refused without --give-up, and else that does no harm.
+    undo = f"apinizer-upgrade restore {safety} --exact --give-up, while no manager runs"
     entry = _entry(way, f"put {way.database} back exactly as {archive.name} has it", undo, record)
     # Of the stopped manager, before anything is put back: whoever writes it from now on may start it.
     stopped = generation_of(_manager_now(installation, way.upgrade.manager))
@@ -300,9 +301,14 @@ def put_back_before(installation: str, way: WayBack, plan: RestorePlan, order: B
             tell("restore", State.DONE, f"{way.database} is as {archive.name} has it already")
             done.evidence = {"archive": archive.name, "found": "it was put back already", "generation": stopped}
             return Restored(restored=True, why=f"put back from {archive.name}")
+
+        def guard() -> None:
+            ask_for_managers(installation)
+            ask_replicas(installation)
+
         with _saying(installation):
-            evidence = restore_archive.fn(
-                installation, manager, str(archive), request_of(way), plan, order, safety, ask_cluster=True
+            evidence = put_back_guarded(
+                installation, manager, str(archive), request_of(way), plan, order, safety, guard
             )
         ask_replicas(installation)
         done.evidence = {

@@ -10,8 +10,9 @@ from prefect import task
 from tasks.cluster.session import connected
 from tasks.database.source import address_of
 from tasks.database.steps import BackupResult, need_of, told_proof
+from tasks.domain.component import Component
 from tasks.domain.errors import BlockedError, DriftError, UnprovenError
-from tasks.domain.inventory import DeploymentKey, Inventory
+from tasks.domain.inventory import DeploymentFacts, DeploymentKey, Inventory
 from tasks.domain.journal import (
     BackupMade,
     Ended,
@@ -31,6 +32,8 @@ from tasks.record.task_rules import LOOKS
 from tasks.record.telling import failure_told, tell
 
 Options = Mapping[str, str | int | bool]
+UPGRADE = "upgrade"
+"""How what an upgrade does begins."""
 
 
 @task(name="run found", task_run_name="run found", **LOOKS)
@@ -47,13 +50,18 @@ def find_run(installation: str, run: str) -> Journal:
 def take_lock(installation: str, doing: str, run: str = "") -> tuple[Journal, ...]:
     """Take the installation's lock for the run of that ID (a new one if empty); the journals as they are from then on.
 
-    Where there is not exactly one manager there is no place for the lock, and none is taken: the plan refuses that.
+    Where there is no manager there is no place for the lock, and none is taken.  Where there are several an upgrade's
+    plan tells of them; anything else would hold the lock of none, and raises `BlockedError`.
     """
     connections, record = connected(installation), held_record(installation)
     tell("lock", State.RUNNING, "looking for the manager")
     with failure_told("lock"):
-        manager = connections.inventory().manager
+        inventory = connections.inventory()
+        manager = inventory.manager
         if manager is None:
+            managers = inventory.of(Component.MANAGER)
+            if managers and not doing.startswith(UPGRADE):
+                raise _several(managers)
             tell("lock", State.LOG, "there is not exactly one manager, so no lock was taken")
             return ()
         identity = run or record.id or run_id(record.now(), secrets.token_hex(2))
@@ -188,6 +196,14 @@ def own_run(journals: Sequence[Journal], process: str) -> str:
     """The ID of the unfinished run that this flow run worked on before: Prefect runs it again; "" where there is none."""
     return next(
         (j.id for j in journals if j.unfinished and process and any(t.owner.run == process for t in j.tries)), ""
+    )
+
+
+def _several(managers: Sequence[DeploymentFacts]) -> BlockedError:
+    return BlockedError(
+        f"There are {len(managers)} managers, and each installation has its own lock, so none can be taken.",
+        observed=", ".join(f"{m.key} ({m.version or m.main.image})" for m in managers),
+        next="Limit the run to the namespaces of one installation: --namespace NAMESPACE, as often as it has some.",
     )
 
 

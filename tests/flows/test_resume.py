@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from blocks.settings import ClusterSettings, InstallationSettings
+from blocks.installation import provide
+from blocks.settings import ClusterSettings, DatabaseSettings, InstallationSettings
 from deployments.sandbox.launch import Sandbox
 from tasks.cluster.planning import Connections
 from tasks.cluster.recorded_change import before_of, entry_of
@@ -18,6 +20,7 @@ from tasks.domain.step import ImageChange, RolloutStep
 from tasks.domain.version import Version
 from tasks.record.feed import Event, State, listening
 from tasks.record.journal_store import JournalStore, journal_store_for
+from tasks.record.lease import Lease
 from tests.flows.conftest import Run
 from tests.flows.test_failures import Once, four_parts
 from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, journals, lock_holder, lock_run, needed
@@ -307,10 +310,36 @@ def test_another_flow_run_does_not_take_it_for_its_own(run: Run, dead: Dead, wor
     assert world.at(OLD) == ALL
 
 
+def test_two_that_go_on_at_once_the_second_is_told_of_the_first(dead: Dead, resume: Run, world: World) -> None:
+    journal = dead.run(manager=True)
+    owner = journal.tries[0].owner.model_copy(update={"user": "the first"})
+    with (
+        Lease(dead.store.api, "apinizer", owner=owner, run=journal.id, doing="going on with it"),
+        pytest.raises(BlockedError, match="at work") as raised,
+    ):
+        resume()
+    told = four_parts(raised.value)
+    assert "the first" in told
+    assert "going on with it" in told
+    assert world.at(OLD) == ALL
+
+
 def test_a_restore_is_refused_while_a_run_is_unfinished(dead: Dead, world: World) -> None:
     from flows.restore import restore
 
     made = dead.backup()
+    # Of two managers it would hold the lock of none.
+    found = world.get(world.path(MANAGER))
+    meta = {"name": "second", "labels": found["metadata"].get("labels") or {}}
+    second = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": found["spec"] | {"replicas": 0}}
+    assert world.ask("POST", world.path(MANAGER).rpartition("/")[0], second)[0] == 201
+    cluster = ClusterSettings(kubeconfig_path=str(world.sandbox.kubeconfig))
+    named = DatabaseSettings(uri=SecretStr(world.database_url()), name="apinizerdb")
+    provide("named", InstallationSettings(clusters=(cluster,), database=named))
+    with pytest.raises(BlockedError, match="There are 2 managers") as several:
+        restore(archive=made.archive, installation="named")
+    assert "--namespace" in four_parts(several.value)
+    assert world.ask("DELETE", f"{world.path(MANAGER).rpartition('/')[0]}/second")[0] == 200
     journal = dead.run(backup=made, manager=True)
     with pytest.raises(BlockedError, match="is unfinished") as raised:
         restore(archive=made.archive, installation="tested")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import ObjectId
 
 from deployments.sandbox.launch import Sandbox
 from tasks.domain.errors import (
@@ -36,6 +37,7 @@ from tests.flows.world import (
     eventually,
     journals,
     leftovers,
+    lock_holder,
     lock_run,
     needed,
     tag_of,
@@ -232,6 +234,11 @@ def _lose_backup(world: World, backups: Path) -> None:
     archives(backups)[0].unlink()
 
 
+def _lose_manifest(world: World, backups: Path) -> None:
+    archive = archives(backups)[0]
+    archive.with_name(f"{archive.name}.json").unlink()
+
+
 def _damage_backup(world: World, backups: Path) -> None:
     archive = archives(backups)[0]
     content = bytearray(archive.read_bytes())
@@ -286,13 +293,14 @@ def _third_image(world: World, backups: Path) -> None:
     [
         (None, UsageError, "--backup"),
         (_lose_backup, BlockedError, "is gone"),
+        (_lose_manifest, BlockedError, "without its manifest"),
         (_damage_backup, DamagedArchiveError, "no way back with this backup"),
         (_replace_backup, BlockedError, "is not the backup of before"),
         (_lose_old_image, BlockedError, "nowhere to be had"),
         (_made_anew, BlockedError, "made anew"),
         (_third_image, BlockedError, "test/worker"),
     ],
-    ids=["not named", "gone", "damaged", "another", "no images", "another manager", "newer worker"],
+    ids=["not named", "gone", "no manifest", "damaged", "another", "no images", "another manager", "newer worker"],
 )  # fmt: skip
 def test_what_is_refused_before_anything_is_touched(
     failed: World,
@@ -330,6 +338,48 @@ def test_back_to_a_manager_that_was_made_anew_whose_database_has_another_address
     assert failed.at(OLD) == ALL
     assert not [name for name in settings_names(failed) if "introduced" in name]
     assert ended(failed) == [("upgrade", "rolled back"), ("rollback", "complete")]
+
+
+def _refused(back: Callable[..., dict[str, Any]], world: World, kind: type[UpgradeError], **asked: Any) -> str:
+    """The four parts of a refusal; nothing was touched by it."""
+    written, content, runs = world.written(), snapshot(world.sandbox.mongo_uri), ended(world)
+    with pytest.raises(kind) as raised:
+        back(**asked)
+    assert (world.written(), snapshot(world.sandbox.mongo_uri), ended(world)) == (written, content, runs)
+    assert lock_holder(world) == ""
+    assert raised.value.safe == "Nothing was changed."
+    assert raised.value.next
+    return four_parts(raised.value)
+
+
+def _rewrite(world: World, run: str, **changes: Any) -> None:
+    """Change what a run's journal says."""
+    path = f"/api/v1/namespaces/apinizer/configmaps/apinizer-upgrade-{run}"
+    journal = json.loads(world.get(path)["data"]["journal.json"]) | changes
+    world.change(path, {"data": {"journal.json": json.dumps(journal)}})
+
+
+def test_what_is_refused_of_an_installation_that_serves(
+    run: Run, back: Callable[..., dict[str, Any]], world: World
+) -> None:
+    first, second = run(NEW, order=TOGETHER)["run"], run(NEXT, order=TOGETHER)["run"]
+    told = _refused(back, world, BlockedError, run=first)
+    assert "its backup is older than that one" in told
+    assert f"apinizer-upgrade rollback {second}" in told
+    assert "another than the one that was shown" in _refused(back, world, DriftError, run=second, mark="agreed to")
+    made = journals(world)[-1]["backup"]
+    _rewrite(world, second, backup=None)
+    told = _refused(back, world, BlockedError, run=second)
+    assert "recorded no backup" in told
+    assert f"apinizer-upgrade runs show {second}" in told
+    _rewrite(world, second, backup=made)
+    with opened(world.sandbox.mongo_uri) as database:
+        for name in database.list_collection_names():
+            held = [{**document, "_id": ObjectId()} for document in database[name].find()]
+            database.drop_collection(name)
+            if held:
+                database[name].insert_many(held)
+    assert "of another installation" in _refused(back, world, BlockedError, run=second)
 
 
 def test_nothing_to_go_back_from(run: Run, back: Callable[..., dict[str, Any]], world: World) -> None:
@@ -541,3 +591,19 @@ def test_told_to_an_upgrade_goes_back_by_itself_only_from_a_manager_that_failed_
     assert world.images() == images
     assert snapshot(sandbox.mongo_uri) == before
     assert ended(world) == [("upgrade", "rolled back"), ("rollback", "complete")] * 2
+
+
+def test_a_manager_that_only_lacked_its_database_for_a_while_is_not_undone_by_itself(
+    run: Run, resume: Run, world: World, sandbox: Sandbox
+) -> None:
+    away = Once(MANAGER, "image set", sandbox.stop_database)
+    back = Once(MANAGER, "watched once more", sandbox.start_database)
+    with listening(away), listening(back), pytest.raises(RolloutError) as raised:
+        run(NEW, on_failure="rollback")
+    assert away.acted
+    assert back.acted
+    assert "It was not rolled back by itself" in raised.value.observed
+    assert "apinizer-upgrade resume" in raised.value.next
+    assert ended(world) == [("upgrade", None)], "no rollback was begun"
+    resume()
+    assert world.at(NEW) == ALL

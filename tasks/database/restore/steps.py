@@ -1,6 +1,6 @@
 """A restore as Prefect tasks: no manager from the first look to the end, the plan, the restore under guard."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def require_no_manager(installation: str) -> None:
     tell("manager", State.DONE, "no pod of a manager exists")
 
 
-def _ask_for_managers(installation: str) -> None:
+def ask_for_managers(installation: str) -> None:
     """Raise `DriftError` where one appeared since the first look, `StoppedError` where the run's lock is not held any more."""
     guard = _guards.get(installation)
     if guard is None or guard.watch is None:
@@ -147,6 +147,25 @@ def restore_archive(
     `order` names the engine; `safety` is the path of the backup of what is there now, or "".  With `ask_cluster` no
     manager may appear meanwhile.
     """
+
+    def guard() -> None:
+        if ask_cluster:
+            ask_for_managers(installation)
+
+    return put_back_guarded(installation, manager, archive, request, plan, order, safety, guard)
+
+
+def put_back_guarded(
+    installation: str,
+    manager: DeploymentKey | None,
+    archive: str,
+    request: RestoreRequest,
+    plan: RestorePlan,
+    order: BackupOrder,
+    safety: str,
+    guard: Callable[[], None],
+) -> RestoreEvidence:
+    """What `restore_archive` does; `guard` raises where the run may not go on, and is asked before every change."""
     tell("restore", State.RUNNING, f"{request.database} from {archive}")
     shares = ShareTold("restore", f"Restore of {request.database}")
 
@@ -158,10 +177,6 @@ def restore_archive(
 
     def say(sentence: str) -> None:
         tell("restore", State.LOG, sentence)
-
-    def guard() -> None:
-        if ask_cluster:
-            _ask_for_managers(installation)
 
     with failure_told("restore"), _again():
         guard()  # the safety backup took its time
