@@ -4,9 +4,12 @@ from typing import Any
 
 from flows.rollback import rollback
 from tasks.cluster.session import session
-from tasks.domain.automatic_return import may_go_back, not_gone_back
+from tasks.database.failing_steps import see_it_fail_again
+from tasks.domain.automatic_return import left_as_it_is, may_go_back, not_gone_back
 from tasks.domain.errors import NOTHING_CHANGED, HopelessError, UpgradeError
+from tasks.domain.journal import Journal
 from tasks.domain.way import Way
+from tasks.record import stopping
 from tasks.record.journal_store import journal_store_for
 
 
@@ -24,15 +27,19 @@ def go_back_after(
 
     `tries` is how many its journal is to have: the last of them set the manager's image, and is the one that failed.
     """
+    stopping.clear()  # the upgrade's own threads were asked to end; from here on only a person asks
     try:
         with session(installation) as opened:
             journals = journal_store_for(opened.connections, opened.connections.inventory()).all()
+            chosen = may_go_back(error, journals, tries)
+            if chosen is None:
+                return error
+            journal, made = chosen
+            unsure = _unsure(installation, journal)
     except UpgradeError as unread:
         return not_gone_back(error, unread.with_safe(NOTHING_CHANGED))
-    chosen = may_go_back(error, journals, tries)
-    if chosen is None:
-        return error
-    journal, made = chosen
+    if unsure:
+        return left_as_it_is(error, unsure, stopped=stopping.asked())
     try:
         done = rollback(
             run=journal.id,
@@ -46,6 +53,13 @@ def go_back_after(
     except UpgradeError as stopped:
         return not_gone_back(error, stopped)
     return HopelessError(error.happened, observed=error.observed, safe=_safe(done), next=_next(error, done))
+
+
+def _unsure(installation: str, journal: Journal) -> str:
+    """Why it is not sure that the manager failed for good, "" where it is."""
+    image = next(entry for entry in journal.entries if entry.kind == "set-image" and entry.key == journal.manager)
+    uid = image.before.uid if image.before else ""
+    return see_it_fail_again(installation, journal.manager, uid, dict(image.images))
 
 
 def _safe(done: dict[str, Any]) -> str:

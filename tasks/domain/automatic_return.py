@@ -26,6 +26,13 @@ def may_go_back(error: UpgradeError, journals: Sequence[Journal], tries: int = 1
     return (journal, journal.backup) if manager_alone and not served else None
 
 
+def left_as_it_is(error: HopelessError, why: str, *, stopped: bool) -> UpgradeError:
+    """The manager's failure, where it may not have failed for good: it is not undone by itself.  `why` is a sentence."""
+    kind = StoppedError if stopped else HopelessError
+    told = "It was not rolled back by itself, since it is not sure that the manager failed for good."
+    return kind(error.happened, observed=f"{error.observed}\n{told} {why}", safe=error.safe, next=error.next)
+
+
 def not_gone_back(error: HopelessError, stopped: UpgradeError) -> UpgradeError:
     """The manager's failure stays the news, with what stopped the way back.
 
