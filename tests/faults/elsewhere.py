@@ -41,7 +41,7 @@ def _killing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
                 *flow.command_in(told), do="kill", at=line["at"], env={"FAULTS_ELSEWHERE": "another machine"}
             )
             run.finish().died_at(line["at"])
-            (unfinished,) = [one["id"] for one in told.journals() if not one.get("ended")]
+            unfinished = told.unfinished(flow.kind)
             went = _until_taken(told, unfinished)
             outcome.then, outcome.seconds, outcome.told = "resume", went.seconds, went.err
             if went.code != 0:

@@ -61,7 +61,7 @@ def _freezing(flow: Flow, line: JsonObject) -> Callable[[Outcome], None]:
             _wait_until(frozen.frozen)
             if in_restore(line):
                 outcome.problems += in_mid_restore(told)
-            (unfinished,) = [one["id"] for one in told.journals() if not one.get("ended")]
+            unfinished = told.unfinished(flow.kind)
             other = told.start("resume", unfinished, "--yes").finish(LONG)
             outcome.then, outcome.seconds, outcome.told = "resume", other.seconds, other.err
             if other.code != 0:

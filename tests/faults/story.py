@@ -171,6 +171,11 @@ class Story:
                 found += [json.loads(text) for text in one["data"].values() if text.startswith("{")]
         return sorted(found, key=lambda journal: str(journal["begun"]), reverse=True)
 
+    def unfinished(self, kind: str) -> str:
+        """The ID of the run of that kind that has not ended; a rollback goes on beside its unfinished upgrade."""
+        (found,) = [str(one["id"]) for one in self.journals() if one["kind"] == kind and not one.get("ended")]
+        return found
+
     def holder(self) -> str:
         """Who holds the lock now; "" for nobody."""
         status, body = self.world.ask("GET", "/apis/coordination.k8s.io/v1/namespaces/apinizer/leases/apinizer-upgrade")
