@@ -16,6 +16,7 @@ from tasks.domain.plan import Plan, PlanRequest
 from tasks.images import staging, surveying
 from tasks.images.delivery import Outcome
 from tasks.images.demand import Demand, Place
+from tasks.images.demand_reading import demand_for
 from tasks.images.session import opened_for
 from tasks.images.staging import Settled
 from tasks.images.survey_text import survey_markdown
@@ -51,7 +52,7 @@ def plan_images(installation: str, inventory: Inventory, request: PlanRequest) -
 def find_places(installation: str, inventory: Inventory, plan: Plan, every: bool) -> Demand:  # noqa: FBT001 - a task's parameter
     """Which nodes can run which of the images, by the scheduler's rules."""
     opened = opened_for(installation)
-    demand = surveying.demand_for(connected(installation), inventory, plan, opened.settings, every=every)
+    demand = demand_for(connected(installation), inventory, plan, opened.settings, every=every)
     if opened.settings.way.target == "nodes":
         opened.connect([place.node for place in demand.places])
     _log(demand.findings)
@@ -158,7 +159,7 @@ def prove_images(installation: str, inventory: Inventory, plan: Plan, found: Fou
     """Right before the manager is touched: every place asked anew, the nodes as they are now, and no tag moved."""
     opened = opened_for(installation)
     with failure_told(IMAGES):
-        demand = surveying.demand_for(connected(installation), inventory, plan, opened.settings)
+        demand = demand_for(connected(installation), inventory, plan, opened.settings)
         settled = staging.prove_again(opened, demand, found, lambda *_: None)
     images = len({proof.name for each in settled for proof in each.proofs})
     tell(

@@ -28,10 +28,11 @@ from tasks.domain.reference import ImageReference
 from tasks.domain.version import Version
 from tasks.domain.way import Way
 from tasks.images.demand import Demand
+from tasks.images.demand_reading import demand_for, read_demand
 from tasks.images.model import Holdings, Image, Platform
 from tasks.images.proof import one_for_several
 from tasks.images.references import Wish
-from tasks.images.surveying import ask_registries, demand_for, find_at, looked, read_demand
+from tasks.images.surveying import ask_registries, find_at, looked
 from tests.tasks.images.folder_node import FolderNode
 from tests.tasks.images.registry.served import PASSWORD, USER, served
 
