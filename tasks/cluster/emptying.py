@@ -12,8 +12,8 @@ from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.image_change import deployment_path
 from tasks.cluster.remaining import Leaving, lost_node, remaining, settled_at_zero, stays
-from tasks.cluster.rollout_view import name, uid
-from tasks.cluster.scaling import STOP_WHO, replicas_of, wants, who_scaled
+from tasks.cluster.rollout_view import generation_of, name, replicas_of, uid
+from tasks.cluster.scaling import STOP_WHO, wants, who_scaled
 from tasks.cluster.watch import PATHS, View, WatchHub
 from tasks.domain.errors import (
     BlockedError,
@@ -184,7 +184,7 @@ class _Emptying:
         self._require_zero(deployment or None)
         if self._judge(deployment, sets, pods) or not settled_at_zero(deployment, sets):
             return None
-        generation = int(deployment["metadata"].get("generation") or 0)
+        generation = generation_of(deployment)
         return NoPods(self.facts.key, generation, tuple(sorted(self.went)), self.clock() - self.begin)
 
     def _ask_nodes(self, left: Sequence[Leaving]) -> None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from tasks.cluster.api import KubernetesApi
-from tasks.cluster.rollout_view import name, uid
+from tasks.cluster.rollout_view import generation_of, name, uid
 from tasks.cluster.watch import View, WatchHub
 from tasks.domain.errors import DriftError, TemporaryError, UpgradeError
 
@@ -164,4 +164,4 @@ class Lookout(ABC):
 
 def generations(view: View) -> dict[str, int]:
     """metadata.generation of the Deployments of one namespace, by uid."""
-    return {uid(d): int(d["metadata"].get("generation", 0)) for d in view.objects("deployments")}
+    return {uid(d): generation_of(d) for d in view.objects("deployments")}

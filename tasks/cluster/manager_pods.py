@@ -8,8 +8,8 @@ from tasks.cluster.lookout import PATIENCE, SYNC_SECONDS, Lookout, Place, short_
 from tasks.cluster.planning import Connections
 from tasks.cluster.pod_state import terminating
 from tasks.cluster.remaining import components_of, over
-from tasks.cluster.rollout_view import name, select, uid
-from tasks.cluster.scaling import replicas_of, wants
+from tasks.cluster.rollout_view import name, replicas_of, select, uid
+from tasks.cluster.scaling import wants
 from tasks.cluster.watch import View, WatchHub
 from tasks.domain.component import Component
 from tasks.domain.errors import BlockedError, DriftError, TemporaryError, UsageError

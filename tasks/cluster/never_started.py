@@ -20,7 +20,18 @@ from datetime import datetime
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.pod_state import finished, statuses, terminating
-from tasks.cluster.rollout_view import condition, containers, controller, name, new_replicaset, select, uid
+from tasks.cluster.rollout_view import (
+    condition,
+    containers,
+    controller,
+    generation_of,
+    is_observed,
+    name,
+    new_replicaset,
+    replicas_of,
+    select,
+    uid,
+)
 from tasks.domain.journal import Before, Entry
 
 FIRST_SECONDS = 3.0
@@ -112,7 +123,7 @@ def _writes(change: _Change, sight: Sight) -> int:
         raise _UnprovenError("The manager's Deployment is gone.")
     if uid(deployment) != change.before.uid:
         raise _UnprovenError("The manager's Deployment was deleted and made anew.")
-    return _generation(deployment) - change.before.generation
+    return generation_of(deployment) - change.before.generation
 
 
 def _first_look(change: _Change, sight: Sight) -> str:
@@ -137,7 +148,7 @@ def _first_look(change: _Change, sight: Sight) -> str:
 def _no_replicaset(deployment: JsonObject, change: _Change, sight: Sight, pods: Sequence[JsonObject]) -> str:
     if pods:
         raise _UnprovenError(f"Pod {name(pods[0])} runs the new image, and nothing says since when.")
-    if int((deployment.get("status") or {}).get("observedGeneration") or 0) < _generation(deployment):
+    if not is_observed(deployment):
         return "The Deployment's controller has not made anything of the change."
     # With Recreate the new ReplicaSet is made when the last old pod has ended (deployment/recreate.go, oldPodsRunning).
     recreate = (deployment.get("spec", {}).get("strategy") or {}).get("type") == "Recreate"
@@ -150,7 +161,7 @@ def _no_replicaset(deployment: JsonObject, change: _Change, sight: Sight, pods: 
 def _replicaset_judged(replicaset: JsonObject, pods: Sequence[JsonObject], change: _Change, *, scaled: int) -> str:
     """The one ReplicaSet of the new template and all its pods; `scaled`: how often this run scaled it."""
     wanted = change.before.replicas
-    generation, replicas = _generation(replicaset), _replicas(replicaset)
+    generation, replicas = generation_of(replicaset), replicas_of(replicaset)
     if generation == 1 and replicas == 0:
         if pods:
             raise _UnprovenError(f"Pod {name(pods[0])} is there, which nothing asked for.")
@@ -179,10 +190,10 @@ def _only_scaled(before: Sight, after: Sight) -> None:
     """Between the sights the Deployment was taken to zero, and nothing else was done to it."""
     if after.deployment is None or before.deployment is None or uid(after.deployment) != uid(before.deployment):
         raise _UnprovenError("The manager's Deployment was deleted while it was scaled down.")
-    own = 1 if _replicas(before.deployment) else 0
-    if _replicas(after.deployment) != 0:
+    own = 1 if replicas_of(before.deployment) else 0
+    if replicas_of(after.deployment) != 0:
         raise _UnprovenError("The manager is not at zero.")
-    if _generation(after.deployment) != _generation(before.deployment) + own:
+    if generation_of(after.deployment) != generation_of(before.deployment) + own:
         raise _UnprovenError("The manager's Deployment was written by others while it was scaled down.")
 
 
@@ -214,8 +225,8 @@ def _ended_unstarted(change: _Change, before: Sight, after: Sight) -> None:
 
 def _none_came(replicaset: JsonObject, former: JsonObject | None) -> None:
     """No pod was seen: raise where the ReplicaSet asked for some, unless it was proved before that it got none."""
-    never_asked = _generation(replicaset) == 1 and _replicas(replicaset) == 0
-    in_vain = former is not None and _replicas(former) > 0
+    never_asked = generation_of(replicaset) == 1 and replicas_of(replicaset) == 0
+    in_vain = former is not None and replicas_of(former) > 0
     if not never_asked and not in_vain:
         raise _UnprovenError(f"The ReplicaSet {name(replicaset)} asked for pods that were not seen.")
 
@@ -291,15 +302,6 @@ def _waits(pod: JsonObject, change: _Change) -> str:
             return f"pod {name(pod)}, {waiting['reason']}"
     scheduled = condition(pod, "PodScheduled")
     return f"pod {name(pod)}, {scheduled.get('reason') or 'not scheduled'}"
-
-
-def _generation(thing: JsonObject) -> int:
-    return int(thing.get("metadata", {}).get("generation") or 0)
-
-
-def _replicas(thing: JsonObject) -> int:
-    found = thing.get("spec", {}).get("replicas")
-    return 1 if found is None else int(found)  # the API's default
 
 
 def _created(thing: JsonObject) -> datetime | None:

@@ -8,8 +8,7 @@ from tasks.cluster.answers import JsonObject
 from tasks.cluster.api import KubernetesApi
 from tasks.cluster.conditional_write import PATIENCE, Patch, Sent
 from tasks.cluster.image_change import ChangeEvidence, changed_meanwhile, decide, deployment_path, set_images
-from tasks.cluster.rollout_view import containers, uid
-from tasks.cluster.scaling import replicas_of
+from tasks.cluster.rollout_view import containers, generation_of, replicas_of, uid
 from tasks.domain.discovery import selector_text
 from tasks.domain.errors import NotFoundError, UpgradeError
 from tasks.domain.journal import Before, Entry
@@ -59,7 +58,7 @@ def as_found(deployment: JsonObject, names: Iterable[str]) -> Before:
     spec, found = deployment["spec"], containers(deployment["spec"]["template"])
     return Before(
         uid=uid(deployment),
-        generation=int(deployment["metadata"].get("generation") or 0),
+        generation=generation_of(deployment),
         replicas=replicas_of(deployment),
         strategy=(spec.get("strategy") or {}).get("type", "RollingUpdate"),
         images={name: str(found[name].get("image", "")) for name in names if name in found},

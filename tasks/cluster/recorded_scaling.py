@@ -10,8 +10,8 @@ from tasks.cluster.conditional_write import PATIENCE, Patch
 from tasks.cluster.image_change import changed_meanwhile, deployment_path
 from tasks.cluster.recorded_change import as_found, journalled
 from tasks.cluster.rollout import RolloutProgress, wait_ready
-from tasks.cluster.rollout_view import containers
-from tasks.cluster.scaling import ScaleEvidence, decide_scale, replicas_of, scale, who_scaled
+from tasks.cluster.rollout_view import containers, replicas_of
+from tasks.cluster.scaling import ScaleEvidence, decide_scale, scale, who_scaled
 from tasks.cluster.watch import WatchHub
 from tasks.domain.component import Component
 from tasks.domain.errors import NotFoundError

@@ -9,8 +9,17 @@ from dataclasses import dataclass
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.pod_state import finished, statuses
-from tasks.cluster.rollout_view import condition, containers, controller, matches, name, select, uid
-from tasks.cluster.scaling import replicas_of
+from tasks.cluster.rollout_view import (
+    condition,
+    containers,
+    controller,
+    is_observed,
+    matches,
+    name,
+    replicas_of,
+    select,
+    uid,
+)
 from tasks.domain.component import Component
 from tasks.domain.discovery import recognised
 
@@ -74,8 +83,8 @@ def settled_at_zero(deployment: JsonObject, replicasets: Iterable[JsonObject]) -
     mine = [rs for rs in replicasets if controller(rs).get("uid") == uid(deployment)]
     return (
         replicas_of(deployment) == 0
-        and _observed(deployment)
-        and all(replicas_of(rs) == 0 and _observed(rs) and not rs.get("status", {}).get("replicas") for rs in mine)
+        and is_observed(deployment)
+        and all(replicas_of(rs) == 0 and is_observed(rs) and not rs.get("status", {}).get("replicas") for rs in mine)
     )
 
 
@@ -127,7 +136,3 @@ def components_of(pod: JsonObject) -> set[Component]:
     """The components whose images a pod, or a pod template, runs."""
     found = (recognised(str(c.get("image", ""))) for c in containers(pod).values())
     return {component for component in found if component is not None}
-
-
-def _observed(thing: JsonObject) -> bool:
-    return int(thing.get("status", {}).get("observedGeneration") or 0) >= int(thing["metadata"].get("generation") or 0)

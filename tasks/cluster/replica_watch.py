@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from tasks.cluster.lookout import Lookout, Place, short_watches
 from tasks.cluster.planning import Connections
 from tasks.cluster.remaining import remaining
-from tasks.cluster.rollout_view import name, uid
-from tasks.cluster.scaling import STOP_WHO, replicas_of, wants, who_scaled
+from tasks.cluster.rollout_view import name, replicas_of, uid
+from tasks.cluster.scaling import STOP_WHO, wants, who_scaled
 from tasks.cluster.watch import View, WatchHub
 from tasks.domain.errors import DriftError, TemporaryError, UpgradeError
 from tasks.domain.inventory import DeploymentFacts

@@ -13,7 +13,7 @@ from tasks.cluster.api import KubernetesApi
 from tasks.cluster.diagnosis import diagnose, read_symptoms
 from tasks.cluster.image_change import deployment_path
 from tasks.cluster.pod_state import PodLine
-from tasks.cluster.rollout_view import RolloutView, select
+from tasks.cluster.rollout_view import RolloutView, generation_of, select
 from tasks.cluster.verdict import Counts, State, Verdict, Wanted, judge, remember, stale_evidence
 from tasks.cluster.watch import PATHS, View, WatchHub
 from tasks.domain.discovery import selector_text
@@ -78,7 +78,7 @@ def _wanted(api: KubernetesApi, step: RolloutStep) -> Wanted:
     """What to wait for, from a fresh read: a shared cache may still show the Deployment before the change."""
     try:
         found = api.get(deployment_path(step.key))
-        generation = int(found.get("metadata", {}).get("generation") or 0)
+        generation = generation_of(found)
     except NotFoundError:
         generation = 0  # the verdict says that it is gone
     images = {change.container: change.new for change in step.changes}

@@ -114,6 +114,22 @@ def uid(thing: JsonObject) -> str:
     return str(thing.get("metadata", {}).get("uid") or "")
 
 
+def replicas_of(thing: JsonObject) -> int:
+    """The wanted count of a Deployment or ReplicaSet, which is 1 where none is given (apps/v1)."""
+    count = (thing.get("spec") or {}).get("replicas")
+    return 1 if count is None else int(count)
+
+
+def generation_of(thing: JsonObject) -> int:
+    """metadata.generation, which grows with each write of the spec; 0 where the object has none."""
+    return int(thing.get("metadata", {}).get("generation") or 0)
+
+
+def is_observed(thing: JsonObject) -> bool:
+    """Whether its controller has seen the spec as it is now (status.observedGeneration)."""
+    return int((thing.get("status") or {}).get("observedGeneration") or 0) >= generation_of(thing)
+
+
 def name(thing: JsonObject) -> str:
     """metadata.name, or ""."""
     return str(thing.get("metadata", {}).get("name") or "")

@@ -12,9 +12,12 @@ from tasks.cluster.api import KubernetesApi
 from tasks.cluster.conditional_write import AlreadyThere, Change, Decision, Patch, Refuse, Sent, write_as_judged
 from tasks.cluster.image_change import deployment_path
 from tasks.cluster.last_write import last_write, writer_of
+from tasks.cluster.rollout_view import generation_of, replicas_of
 from tasks.cluster.rollout_view import uid as uid_of
 from tasks.domain.errors import DriftError
 from tasks.domain.inventory import DeploymentKey
+
+__all__ = ["STOP_WHO", "ScaleEvidence", "decide_scale", "replicas_of", "scale", "wants", "who_scaled"]
 
 UNKNOWN = "Whether the number of its pods was changed is not known; run again: it looks before it acts."
 STOP_WHO = (
@@ -49,12 +52,6 @@ class ScaleEvidence:
             "replicas after": self.replicas_after,
             "generation": self.generation_after,
         }
-
-
-def replicas_of(deployment: JsonObject) -> int:
-    """The wanted count of a Deployment, which is 1 where none is given (apps/v1)."""
-    count = (deployment.get("spec") or {}).get("replicas")
-    return 1 if count is None else int(count)
 
 
 def wants(count: int) -> str:
@@ -130,8 +127,8 @@ def _evidence(key: DeploymentKey, before: JsonObject, after: JsonObject) -> Scal
         changed=replicas_of(before) != replicas_of(after),
         replicas_before=replicas_of(before),
         replicas_after=replicas_of(after),
-        generation_before=int(before["metadata"].get("generation") or 0),
-        generation_after=int(after["metadata"].get("generation") or 0),
+        generation_before=generation_of(before),
+        generation_after=generation_of(after),
     )
 
 

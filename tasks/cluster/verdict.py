@@ -16,7 +16,18 @@ from enum import StrEnum
 
 from tasks.cluster.answers import JsonObject
 from tasks.cluster.pod_state import PodLine, Trouble, finished, line, ready, runs, started, terminating, troubles
-from tasks.cluster.rollout_view import RolloutView, condition, containers, name, new_replicaset, pods_of, uid
+from tasks.cluster.rollout_view import (
+    RolloutView,
+    condition,
+    containers,
+    generation_of,
+    is_observed,
+    name,
+    new_replicaset,
+    pods_of,
+    replicas_of,
+    uid,
+)
 
 PULL_GRACE = 15.0
 FAILURE_GRACE = 20.0
@@ -164,7 +175,7 @@ def _count(deployment: JsonObject, view: RolloutView, new: tuple[JsonObject, ...
     live = [pod for pod in new if not terminating(pod) and not finished(pod)]
     old = sum(not finished(pod) for pod in view.pods) - len(live)
     return Counts(
-        desired=_desired(deployment),
+        desired=replicas_of(deployment),
         updated=len(live),
         ready=sum(ready(pod) for pod in live),
         available=int(status.get("availableReplicas") or 0),
@@ -172,19 +183,14 @@ def _count(deployment: JsonObject, view: RolloutView, new: tuple[JsonObject, ...
     )
 
 
-def _desired(deployment: JsonObject) -> int:
-    replicas = deployment.get("spec", {}).get("replicas")
-    return 1 if replicas is None else int(replicas)  # the API's default
-
-
 def _unproven(view: RolloutView, wanted: Wanted, new: tuple[JsonObject, ...], counts: Counts) -> tuple[str, str] | None:
     """What is still missing to call it ready, or None where everything is proven."""
     deployment = view.deployment or {}
     status = deployment.get("status") or {}
-    generation = int(deployment.get("metadata", {}).get("generation") or 0)
+    generation = generation_of(deployment)
     if generation < wanted.generation:
         return "CacheBehind", "waiting for the watch to show the change"
-    if generation == 0 or int(status.get("observedGeneration") or 0) < generation:
+    if generation == 0 or not is_observed(deployment):
         return "NotObserved", "waiting for the Deployment's controller to see the change"
     short = _short(status, counts)
     if short is not None:
@@ -235,7 +241,7 @@ def _hopeless(
 ) -> tuple[str, str, Trouble | None] | None:
     """(reason, message, trouble) where the rollout will not succeed by waiting, or None."""
     deployment = view.deployment or {}
-    if int(deployment.get("metadata", {}).get("generation") or 0) < wanted.generation:
+    if generation_of(deployment) < wanted.generation:
         return None
     if deployment.get("spec", {}).get("paused"):
         return "Paused", "the Deployment is paused: its controller rolls nothing out", None
@@ -298,7 +304,7 @@ def _controller_trouble(
     observed = int((deployment.get("status") or {}).get("observedGeneration") or 0)
     progressing = condition(deployment, "Progressing")
     late = progressing.get("reason") == "ProgressDeadlineExceeded" and DEADLINE not in wanted.stale
-    if late and observed >= int(deployment.get("metadata", {}).get("generation") or 0):
+    if late and observed >= generation_of(deployment):
         if wanted.patient and any(_runs_uncrashed(pod) for pod in new):
             return None
         return "ProgressDeadlineExceeded", str(progressing.get("message") or "no progress"), _seen_trouble(new)
