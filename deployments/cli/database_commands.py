@@ -2,43 +2,30 @@
 
 from deployments.cli import database_options as db
 from deployments.cli import options as opt
+from deployments.cli.grouping import grouped
 
 
+@grouped
 def backup(
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    *,
+    site: opt.Site,
     uri: db.Uri = None,
     uri_file: db.UriFile = None,
     database: db.Database = "",
-    backup_dir: opt.BackupDir = "",
     apinizer_version: db.ApinizerVersion = "",
-    engine: db.Engine = None,
-    ssh: db.Ssh = "",
+    making: db.Keeping,
     whole_server: db.WholeServer = None,
     leave_out: db.LeaveOut = None,
     no_gzip: db.NoGzip = False,
-    keep: db.Keep = None,
-    keep_days: db.KeepDays = None,
-    allow_ephemeral: db.AllowEphemeral = None,
     output: opt.Output = opt.Format.TEXT,
 ) -> None:
     """Back up the database and read the backup back whole.  With --uri no cluster is needed."""
     from deployments.cli import backing_up
 
-    settings = opt.settings(config, kubeconfig, context, namespace, backup_dir=backup_dir)
+    settings = site.settings(backup_dir=making.backup_dir)
     settings = db.with_address(settings, uri, uri_file, database)
-    settings = db.with_backup(
-        settings,
-        engine,
-        ssh,
-        whole_server=whole_server,
-        leave_out=tuple(leave_out) if leave_out else None,
-        keep=keep,
-        keep_days=keep_days,
-        ephemeral_allowed=allow_ephemeral,
-    )
+    left_out = tuple(leave_out) if leave_out else None
+    settings = making.on(settings, whole_server=whole_server, leave_out=left_out)
     named = db.names_server(uri, uri_file)
     backing_up.backup(settings, apinizer_version or ("unknown" if named else ""), output, gzip=not no_gzip)
 
@@ -50,12 +37,11 @@ def backups(config: opt.Config = None, backup_dir: opt.BackupDir = "", output: o
     backing_up.list_backups(opt.settings(config, "", "", None, backup_dir=backup_dir), output)
 
 
+@grouped
 def verify(
+    *,
     archive: db.Archive,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    site: opt.Site,
     uri: db.Uri = None,
     uri_file: db.UriFile = None,
     scratch_uri: db.ScratchUri = "",
@@ -71,16 +57,15 @@ def verify(
     if not scratch_uri and not scratch_database:
         verifying.verify(archive, output)
         return
-    settings = db.with_address(opt.settings(config, kubeconfig, context, namespace), uri, uri_file, "")
+    settings = db.with_address(site.settings(), uri, uri_file, "")
     verifying.rehearse(archive, db.with_scratch(settings, scratch_uri), scratch_database, output)
 
 
+@grouped
 def restore(
+    *,
     archive: db.ArchiveOrFrom = None,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    site: opt.Site,
     uri: db.Uri = None,
     uri_file: db.UriFile = None,
     database: db.Database = "",
@@ -93,10 +78,7 @@ def restore(
     merge: db.Merge = "",
     from_other_installation: db.OtherInstallation = False,
     give_up: db.GiveUp = False,
-    engine: db.Engine = None,
-    ssh: db.Ssh = "",
-    backup_dir: opt.BackupDir = "",
-    allow_ephemeral: db.AllowEphemeral = None,
+    making: db.Making,
     no_safety_backup: db.NoSafetyBackup = False,
     no_cluster: db.NoCluster = False,
     yes: opt.Yes = False,
@@ -106,9 +88,9 @@ def restore(
     """Put the database back from a backup.  The manager must be scaled to 0; what is there now is backed up first."""
     from deployments.cli import restoring
 
-    settings = opt.settings(config, kubeconfig, context, namespace, backup_dir=backup_dir)
+    settings = site.settings(backup_dir=making.backup_dir)
     settings = db.with_address(settings, uri, uri_file, database)
-    settings = db.with_backup(settings, engine, ssh, ephemeral_allowed=allow_ephemeral)
+    settings = making.on(settings)
     wish = restoring.RestoreWish(
         archive=db.named_archive(settings, archive, from_),
         source_database=source_database,

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 from blocks.settings import InstallationSettings, installation_of
+from deployments.cli import options as opt
 from tasks.domain.errors import UsageError
 
 URI_VARIABLE = "APINIZER_UPGRADE_URI"
@@ -283,6 +285,32 @@ def with_backup(
     content: dict[str, object] = settings.model_dump(mode="python")
     content["backup"] = {**settings.backup.model_dump(mode="python"), **given}
     return installation_of(content, source="given by options")
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How a backup is made and where it goes; what is empty stays as the configuration has it."""
+
+    backup_dir: opt.BackupDir = ""
+    engine: Engine = None
+    ssh: Ssh = ""
+    allow_ephemeral: AllowEphemeral = None
+
+    def on(self, settings: InstallationSettings, **more: object) -> InstallationSettings:
+        """The settings with that, and with `more` of `backup` in the configuration; its folder is `settings`' to say."""
+        return with_backup(settings, self.engine, self.ssh, ephemeral_allowed=self.allow_ephemeral, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping(Making):
+    """The same, and which older ones stay."""
+
+    keep: Keep = None
+    keep_days: KeepDays = None
+
+    def on(self, settings: InstallationSettings, **more: object) -> InstallationSettings:
+        """The settings with that, and with `more` of `backup` in the configuration."""
+        return Making.on(self, settings, keep=self.keep, keep_days=self.keep_days, **more)
 
 
 def renames(texts: list[str] | None) -> dict[str, str]:

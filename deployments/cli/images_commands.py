@@ -22,11 +22,7 @@ def status(
     *,
     to: img.ToOptional = "",
     held: img.HeldOut = None,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
-    image_prefix: opt.ImagePrefix = "",
+    place: img.Place,
     repository: opt.Repository = None,
     output: opt.Output = opt.Format.TEXT,
     images: img.Choices,
@@ -37,8 +33,7 @@ def status(
     """
     from deployments.cli import images_status
 
-    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix)
-    settings = img.with_images(settings, images)
+    settings = place.settings_with(images)
     wish = opt.wish(settings, to, "", None, None, repository) if to else None
     images_status.status(settings, wish, held, output)
 
@@ -48,11 +43,7 @@ def status(
 def stage(
     *,
     to: opt.To,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
-    image_prefix: opt.ImagePrefix = "",
+    place: img.Place,
     repository: opt.Repository = None,
     output: opt.Output = opt.Format.TEXT,
     images: img.Choices,
@@ -63,8 +54,7 @@ def stage(
     """
     from deployments.cli import images_staging
 
-    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix)
-    settings = img.with_images(settings, images)
+    settings = place.settings_with(images)
     images_staging.stage(settings, opt.wish(settings, to, "", None, None, repository), output)
 
 
@@ -102,18 +92,14 @@ def bundle(
 def load(
     file: bun.Bundle,
     *,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
-    image_prefix: opt.ImagePrefix = "",
+    place: img.Place,
     output: opt.Output = opt.Format.TEXT,
     images: img.Choices,
 ) -> None:
     """Verify a bundle whole, then bring its images to the nodes, or to the registry with --way bundle-to-registry."""
     from deployments.cli import images_staging
 
-    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix)
+    settings = place.settings(image_prefix=place.image_prefix)
     images_staging.load(img.with_bundle(settings, images, file), file, output)
 
 

@@ -4,15 +4,17 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from blocks.image_settings import by_way
 from blocks.settings import InstallationSettings, installation_of
+from deployments.cli import options as opt
+from deployments.cli.grouping import Command, grouped, options_of, reads_as
 from tasks.domain.errors import UsageError
 from tasks.domain.way import Way
 
@@ -136,33 +138,23 @@ class Choices:
         return self.chosen.get(name)
 
 
-def takes_images(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these groups: they reach its parameter `images` as `Choices`."""
-    options = {
-        field.name: inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint
-        )
-        for group in groups
-        for field, hint in zip(fields(group), get_type_hints(group, include_extras=True).values(), strict=True)
-    }
+def takes_images(*groups: type) -> Callable[[Command], Command]:
+    """Give a command the options of these groups: they reach its parameter `images` as `Choices`.
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
+    Its other parameters may be groups too, as `grouped` has it.
+    """
+    options = {option.name: option for group in groups for option in options_of(group)}
+
+    def decorate(command: Command) -> Command:
+        plain = grouped(command)
+
+        @wraps(plain)
         def run(**given: Any) -> None:
             chosen = {name: given.pop(name) for name in options if name in given}
-            command(**given, images=Choices(**chosen))
+            plain(**given, images=Choices(**chosen))
 
-        own = [p for p in inspect.signature(command).parameters.values() if p.name != "images"]
-        hints = get_type_hints(command, include_extras=True)
-        # What Typer reads: the command's own parameters, then these.
-        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        run.__signature__ = inspect.Signature([*keyword, *options.values()])  # type: ignore[attr-defined]
-        run.__annotations__ = {
-            **{p.name: hints[p.name] for p in own},
-            **{name: p.annotation for name, p in options.items()},
-            "return": None,
-        }
-        return run
+        own = [p for p in inspect.signature(plain).parameters.values() if p.name != "images"]
+        return reads_as(run, [*own, *options.values()])
 
     return decorate
 
@@ -258,6 +250,17 @@ Keep = Annotated[
 ToOptional = Annotated[
     str, typer.Option("--to", envvar=_env("TO"), metavar="VERSION", help="Show what this version would have to bring.")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Place(opt.Site):
+    """Where the installation is, and what stands before its images' names."""
+
+    image_prefix: opt.ImagePrefix = ""
+
+    def settings_with(self, images: Choices, *, backup_dir: str = "") -> InstallationSettings:
+        """What the options say of the installation and of its images."""
+        return with_images(opt.Site.settings(self, image_prefix=self.image_prefix, backup_dir=backup_dir), images)
 
 
 _SOURCE = {"docker": "Docker engine", "containerd": "containerd", "registry": "registry"}

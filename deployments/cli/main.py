@@ -17,6 +17,7 @@ from deployments.cli import database_commands, images_commands, rollback_command
 from deployments.cli import database_options as db
 from deployments.cli import images_options as img
 from deployments.cli import options as opt
+from deployments.cli.grouping import grouped
 from deployments.cli.outcome import DocumentedError, defect, tell_failure, unwritten, usage_error
 from tasks.domain.errors import UpgradeError, UsageError
 
@@ -44,17 +45,16 @@ def _version(
 
 
 @app.command()
+@grouped
 def status(
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    *,
+    site: opt.Site,
     output: opt.Output = opt.Format.TEXT,
 ) -> None:
     """Show every component: namespace, deployment, container, image, version, ready pods."""
     from deployments.cli import look
 
-    look.status(opt.settings(config, kubeconfig, context, namespace), output)
+    look.status(site.settings(), output)
 
 
 @app.command()
@@ -62,24 +62,16 @@ def status(
 def plan(
     *,
     to: opt.To,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
-    environments: opt.Environments = "",
-    together: opt.Together = None,
-    parallel: opt.Parallel = None,
-    image_prefix: opt.ImagePrefix = "",
-    repository: opt.Repository = None,
+    place: img.Place,
+    course: opt.Course,
     output: opt.Output = opt.Format.TEXT,
     images: img.Choices,
 ) -> None:
     """Show what an upgrade would do, in order, and what stands against it.  Changes nothing."""
     from deployments.cli import look
 
-    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix)
-    settings = img.with_images(settings, images)
-    look.plan(settings, opt.wish(settings, to, environments, together, parallel, repository), output)
+    settings = place.settings_with(images)
+    look.plan(settings, course.wish(settings, to), output)
 
 
 @app.command()
@@ -87,23 +79,10 @@ def plan(
 def upgrade(
     *,
     to: opt.To,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
-    environments: opt.Environments = "",
-    together: opt.Together = None,
-    parallel: opt.Parallel = None,
-    image_prefix: opt.ImagePrefix = "",
-    repository: opt.Repository = None,
-    backup_dir: opt.BackupDir = "",
-    engine: db.Engine = None,
-    ssh: db.Ssh = "",
-    keep: db.Keep = None,
-    keep_days: db.KeepDays = None,
-    allow_ephemeral: db.AllowEphemeral = None,
-    manager_timeout: opt.ManagerTimeout = None,
-    timeout: opt.Timeout = None,
+    place: img.Place,
+    course: opt.Course,
+    making: db.Keeping,
+    patience: opt.Patience,
     on_failure: opt.OnFailureChoice = opt.OnFailure.STOP,
     yes: opt.Yes = False,
     dry_run: opt.DryRun = False,
@@ -113,10 +92,8 @@ def upgrade(
     """Upgrade: backup, manager, and when it is Ready all others, each pod asked for its version."""
     from deployments.cli import look, upgrading
 
-    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
-    settings = opt.with_timeouts(img.with_images(settings, images), manager_timeout, timeout)
-    settings = db.with_backup(settings, engine, ssh, keep=keep, keep_days=keep_days, ephemeral_allowed=allow_ephemeral)
-    wish = opt.wish(settings, to, environments, together, parallel, repository)
+    settings = making.on(patience.on(place.settings_with(images, backup_dir=making.backup_dir)))
+    wish = course.wish(settings, to)
     if dry_run:
         look.plan(settings, wish, output)
         return
@@ -130,19 +107,9 @@ def resume(
     run: Annotated[
         str, typer.Argument(metavar="[ID]", help="The run, or how its ID begins; the newest unfinished one.")
     ] = "",
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
-    image_prefix: opt.ImagePrefix = "",
-    backup_dir: opt.BackupDir = "",
-    engine: db.Engine = None,
-    ssh: db.Ssh = "",
-    keep: db.Keep = None,
-    keep_days: db.KeepDays = None,
-    allow_ephemeral: db.AllowEphemeral = None,
-    manager_timeout: opt.ManagerTimeout = None,
-    timeout: opt.Timeout = None,
+    place: img.Place,
+    making: db.Keeping,
+    patience: opt.Patience,
     yes: opt.Yes = False,
     output: opt.Output = opt.Format.TEXT,
     images: img.Choices,
@@ -150,12 +117,8 @@ def resume(
     """Go on with an unfinished run at the first step whose effect is not there; from any machine."""
     from deployments.cli import resuming
 
-    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
-    settings = img.with_images(settings, images)
-    settings = db.with_backup(settings, engine, ssh, keep=keep, keep_days=keep_days, ephemeral_allowed=allow_ephemeral)
-    given = {"manager_timeout": manager_timeout, "timeout": timeout}
-    times = {name: seconds for name, seconds in given.items() if seconds is not None}
-    resuming.resume(settings, run, output, ask=not yes, times=times)
+    settings = making.on(place.settings_with(images, backup_dir=making.backup_dir))
+    resuming.resume(settings, run, output, ask=not yes, times=patience.given)
 
 
 for _command in (
@@ -184,15 +147,14 @@ def demo(
 
 
 @app.command()
+@grouped
 def deploy(
+    *,
     installation: Annotated[
         str, typer.Option("--installation", help="The installation's name: its block and deployment.")
     ] = "default",
     pool: Annotated[str, typer.Option("--pool", help="The process work pool; made if it is not there.")] = "apinizer",
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    site: opt.Site,
     to: Annotated[str, typer.Option("--to", help="The version that a schedule upgrades to.")] = "",
     cron: Annotated[str, typer.Option("--cron", help='A schedule, e.g. "0 2 * * 6".')] = "",
     stage_cron: Annotated[
@@ -207,8 +169,7 @@ def deploy(
     """Register the flows with the Prefect server at PREFECT_API_URL, with their schedules; may be run again."""
     from deployments.cli import registration
 
-    given = config is not None or bool(kubeconfig or context or namespace)
-    settings = opt.settings(config, kubeconfig, context, namespace) if given else None
+    settings = site.settings() if any((site.config, site.kubeconfig, site.context, site.namespace)) else None
     registration.deploy(
         installation,
         pool,

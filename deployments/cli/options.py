@@ -3,6 +3,7 @@
 An option wins over its environment variable, that over the file.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -157,6 +158,53 @@ def settings(
     if backup_dir:
         changed["backup_dir"] = backup_dir
     return installation_of(changed, source=str(config or "given by options"))
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the installation is."""
+
+    config: Config = None
+    kubeconfig: Kubeconfig = ""
+    context: Context = ""
+    namespace: Namespace = None
+
+    def settings(self, *, image_prefix: str = "", backup_dir: str = "") -> InstallationSettings:
+        """As `settings` has it."""
+        place = (self.config, self.kubeconfig, self.context, self.namespace)
+        return settings(*place, image_prefix=image_prefix, backup_dir=backup_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long components may take, in seconds; what was not given is None."""
+
+    manager_timeout: ManagerTimeout = None
+    timeout: Timeout = None
+
+    def on(self, settings: InstallationSettings) -> InstallationSettings:
+        """The settings with this run's patience."""
+        return with_timeouts(settings, self.manager_timeout, self.timeout)
+
+    @property
+    def given(self) -> dict[str, int]:
+        """What was given, by name."""
+        known = {"manager_timeout": self.manager_timeout, "timeout": self.timeout}
+        return {name: seconds for name, seconds in known.items() if seconds is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """In what order components follow the manager, and under which names."""
+
+    environments: Environments = ""
+    together: Together = None
+    parallel: Parallel = None
+    repository: Repository = None
+
+    def wish(self, settings: InstallationSettings, to: str) -> PlanRequest:
+        """As `wish` has it."""
+        return wish(settings, to, self.environments, self.together, self.parallel, self.repository)
 
 
 def _split(values: "list[str] | tuple[str, ...] | str") -> tuple[str, ...]:

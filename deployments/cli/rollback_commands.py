@@ -52,21 +52,13 @@ UndoTo = Annotated[
 def rollback(
     *,
     run: Run = "",
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    place: img.Place,
     backup: Backup = "",
     stop_all: StopAll = False,
     without: Without = None,
     manager_made_anew: MadeAnew = False,
-    image_prefix: opt.ImagePrefix = "",
-    backup_dir: opt.BackupDir = "",
-    engine: db.Engine = None,
-    ssh: db.Ssh = "",
-    allow_ephemeral: db.AllowEphemeral = None,
-    manager_timeout: opt.ManagerTimeout = None,
-    timeout: opt.Timeout = None,
+    making: db.Making,
+    patience: opt.Patience,
     yes: opt.Yes = False,
     dry_run: opt.DryRun = False,
     output: opt.Output = opt.Format.TEXT,
@@ -78,9 +70,7 @@ def rollback(
     """
     from deployments.cli import return_view, rolling_back
 
-    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix, backup_dir=backup_dir)
-    settings = opt.with_timeouts(img.with_images(settings, images), manager_timeout, timeout)
-    settings = db.with_backup(settings, engine, ssh, ephemeral_allowed=allow_ephemeral)
+    settings = making.on(patience.on(place.settings_with(images, backup_dir=making.backup_dir)))
     wish = return_view.RollbackWish(
         run=run, backup=backup, stop_all=stop_all, without=tuple(without or ()), manager_made_anew=manager_made_anew
     )
@@ -92,11 +82,7 @@ def undo(
     *,
     deployment: Deployment,
     to: UndoTo,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
-    image_prefix: opt.ImagePrefix = "",
+    place: img.Place,
     repository: opt.Repository = None,
     timeout: opt.Timeout = None,
     yes: opt.Yes = False,
@@ -107,7 +93,6 @@ def undo(
     """Put one failed component back alone, where its database accepts that version; else it is refused with the reason."""
     from deployments.cli import undoing
 
-    settings = opt.settings(config, kubeconfig, context, namespace, image_prefix=image_prefix)
-    settings = opt.with_timeouts(img.with_images(settings, images), None, timeout)
+    settings = opt.with_timeouts(place.settings_with(images), None, timeout)
     wish = opt.wish(settings, to, "", None, None, repository)
     undoing.undo(settings, deployment, wish, output, ask=not yes, dry_run=dry_run)

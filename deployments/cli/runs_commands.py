@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from deployments.cli import options as opt
+from deployments.cli.grouping import grouped
 from tasks.domain.errors import UsageError
 
 Run = Annotated[str, typer.Argument(metavar="ID", help="The run's ID, or its beginning where that is unique.")]
@@ -18,12 +19,11 @@ app = typer.Typer(
 
 
 @app.callback()
+@grouped
 def runs(
+    *,
     context_: typer.Context,
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    site: opt.Site,
     output: opt.Output = opt.Format.TEXT,
 ) -> None:
     """Show the upgrades and rollbacks that are recorded in the cluster, newest first, and which are unfinished."""
@@ -32,7 +32,7 @@ def runs(
         return
     from deployments.cli import runs_look
 
-    runs_look.listed(opt.settings(config, kubeconfig, context, namespace), output)
+    runs_look.listed(site.settings(), output)
 
 
 def _require_none_given(context: typer.Context) -> None:
@@ -48,35 +48,33 @@ def _require_none_given(context: typer.Context) -> None:
 
 
 @app.command()
+@grouped
 def show(
+    *,
     run: Annotated[
         str, typer.Argument(metavar="[ID]", help="The run's ID or its beginning; the newest if left out.")
     ] = "",
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    site: opt.Site,
     output: opt.Output = opt.Format.TEXT,
 ) -> None:
     """Show all of one run: each change with what was there before and how to undo it, errors, backups, what can be done."""
     from deployments.cli import runs_look
 
-    runs_look.show(opt.settings(config, kubeconfig, context, namespace), run, output)
+    runs_look.show(site.settings(), run, output)
 
 
 @app.command()
+@grouped
 def abandon(
+    *,
     run: Run,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.")],
-    config: opt.Config = None,
-    kubeconfig: opt.Kubeconfig = "",
-    context: opt.Context = "",
-    namespace: opt.Namespace = None,
+    site: opt.Site,
     yes: opt.Yes = False,
     output: opt.Output = opt.Format.TEXT,
 ) -> None:
     """Say that an unfinished run is not to go on, so that another may begin.  The installation is left as it is."""
     from deployments.cli import runs_abandoning
 
-    settings = opt.settings(config, kubeconfig, context, namespace)
+    settings = site.settings()
     runs_abandoning.abandon(settings, run, reason, output, ask=not yes)
