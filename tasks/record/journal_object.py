@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.cluster.answers import JsonObject
 from tasks.cluster.last_write import last_write, writer_of
 from tasks.domain.errors import BlockedError
 from tasks.domain.journal import Journal
 from tasks.domain.journal_form import Unreadable, read
 
-JsonObject = dict[str, Any]
 PREFIX = "apinizer-upgrade-"
 DATA = "journal.json"
 LABELS = {"app.kubernetes.io/managed-by": "apinizer-upgrade", "app.kubernetes.io/component": "journal"}
