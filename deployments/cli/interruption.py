@@ -38,7 +38,7 @@ class Interruption:
                 "Interrupted.",
                 observed=f"The signal {signal.Signals(self._signal or signal.SIGINT).name} came.",
                 safe="What was done already stays as it is: apinizer-upgrade status shows it.",
-                next=AGAIN,
+                next=f"{AGAIN}\napinizer-upgrade runs   lists what was begun",
             )
             told.exit_code = self._code
             raise told from None

@@ -14,7 +14,7 @@ from deployments.cli.running import NAME, prepare, run_server, run_shown
 from deployments.cli.tables import console, plan_value, plan_view
 from deployments.cli.upgrading import COMPLETE, PATIENCE, print_report, rows_of, written
 from tasks.cluster.planning import Connections, read_plan
-from tasks.domain.errors import before_any_change
+from tasks.domain.errors import UpgradeError, before_any_change
 from tasks.domain.journal import Journal, find_journal, require_fits, require_goes_on, ways_on
 from tasks.domain.plan import Plan, PlanRequest
 from tasks.domain.safe_before import safe_before, standing
@@ -49,7 +49,7 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
         try:
             require_allowed(plan, plan_value(plan, inventory))
         except DocumentedError as refused:
-            raise DocumentedError(refused.error.with_safe(safe), refused.document) from None
+            raise DocumentedError(_not_as_planned(refused.error, journal, safe), refused.document) from None
         if ask and attended():
             _confirm(journal, plan, safe)
         with screen.status("Starting the run: its Prefect server, its flow"):
@@ -57,6 +57,14 @@ def resume(settings: InstallationSettings, run: str, output: Format, *, ask: boo
         report = run_shown(screen, rows_of(plan), settings, lambda: _run(journal, times), complete=COMPLETE)
         with written(report):
             print_report(report, output)
+
+
+def _not_as_planned(refused: UpgradeError, journal: Journal, safe: str) -> UpgradeError:
+    """A finding against a run that has begun: it cannot go to another version, so what is found is to be put back."""
+    if not journal.changed:
+        return refused.with_safe(safe)
+    ways = "\n".join(["Put back what is named above, as it was when the run began; then:", *ways_on(journal)])
+    return type(refused)(refused.happened, observed=refused.observed, safe=safe, next=ways)
 
 
 def _patient(settings: InstallationSettings, journal: Journal, times: dict[str, int]) -> InstallationSettings:

@@ -33,7 +33,8 @@ def abandon(settings: InstallationSettings, run: str, reason: str, output: Forma
         raise UsageError(
             "A run is not abandoned without being told to.",
             observed="There is no terminal to ask at.",
-            next=f"Look at it with apinizer-upgrade runs show {run}, then say --yes.",
+            next=f"apinizer-upgrade runs show {run}   shows it\n"
+            f"apinizer-upgrade runs abandon {run} --reason TEXT --yes   abandons it",
         )
     with Interruption():
         with before_any_change():

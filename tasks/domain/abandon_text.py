@@ -26,9 +26,12 @@ def ways_after(journal: Journal, journals: Sequence[Journal]) -> tuple[str, ...]
 
 def _of_upgrade(journal: Journal) -> str:
     kept = journal.backup
-    set_to = [entry for entry in journal.entries if entry.changes]
-    left = "as far as it came" if any(entry.done is None for entry in set_to) else "with every change that it began"
-    told = f"The installation stays {left}, and resume does not go on with it any more."
+    touched = dict.fromkeys(
+        f"{entry.subject}{'' if entry.done else ' (its outcome is not known)'}"
+        for entry in journal.entries
+        if entry.changes
+    )
+    told = f"It changed {', '.join(touched)}: that stays as it is, and resume does not go on with it any more."
     return f"{told} The database as it was before is in {kept.archive} on {kept.host}." if kept else told
 
 

@@ -265,15 +265,20 @@ def _put_back(journal: Journal, journals: Iterable[Journal]) -> tuple[str, ...]:
 
 def find_journal(journals: Iterable[Journal], id: str = "", *, unfinished: bool = False) -> Journal:  # noqa: A002 - it is called so
     """The journal of that ID (or its unique beginning), else the newest; raise `UsageError` where there is none."""
-    known = newest_first(j for j in journals if j.unfinished or not unfinished)
+    everyone = newest_first(journals)
+    known = [j for j in everyone if j.unfinished or not unfinished]
     found = [j for j in known if j.id == id] or [j for j in known if j.id.startswith(id)]
     if found and (not id or len(found) == 1):
         return found[0]
     which = f"run {id}" if id else "run"
+    observed = f"Known: {', '.join(j.id for j in known[:5])}." if known else "None is recorded here."
+    if not known and everyone:
+        last = everyone[0]
+        observed = f"The last one, the {last.called} {last.id} to {last.to}, has ended: {last.how}."
     raise UsageError(
         f"There is no {'unfinished ' if unfinished else ''}{which}." if not found else f"{id} means several runs.",
-        observed=f"Known: {', '.join(j.id for j in known[:5])}." if known else "None is recorded here.",
-        next="apinizer-upgrade runs lists them.",
+        observed=observed,
+        next="apinizer-upgrade runs   lists them",
     )
 
 

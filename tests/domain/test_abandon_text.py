@@ -26,11 +26,12 @@ def test_a_run_that_changed_nothing() -> None:
 
 def test_an_upgrade_stays_as_far_as_it_came() -> None:
     told = consequence(OPEN, [OPEN])
-    assert "stays as far as it came" in told
+    assert "It changed apinizer/manager (its outcome is not known): that stays as it is" in told
     assert backup().archive in told
-    whole = journal("a", set_image(done=60), backup=backup())
-    assert "as far as" not in consequence(whole, [whole])
-    assert "half" not in consequence(whole, [whole]), "all that it began was done"
+    whole = journal("a", set_image(done=60), set_image("prod/worker", done=70), backup=backup())
+    told = consequence(whole, [whole])
+    assert "It changed apinizer/manager, prod/worker: that stays" in told
+    assert "half" not in told, "all that it began was done"
 
 
 @pytest.mark.parametrize(
