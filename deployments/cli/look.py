@@ -11,13 +11,16 @@ from deployments.cli.outcome import DocumentedError
 from deployments.cli.survey_view import survey_view
 from deployments.cli.tables import console, plan_value, plan_view, status_rows, status_table
 from tasks.cluster.planning import Connections, read_plan
-from tasks.domain.errors import BlockedError, UpgradeError, before_any_change
+from tasks.domain.errors import BlockedError, ForbiddenError, UpgradeError, before_any_change
 from tasks.domain.finding import Severity
 from tasks.domain.inventory import Inventory
+from tasks.domain.journal import require_none_unfinished
 from tasks.domain.plan import Plan, PlanRequest
+from tasks.domain.safe_before import safe_before, standing
 from tasks.images.opening import Opened
 from tasks.images.survey_text import survey_value
 from tasks.images.surveying import Survey, survey
+from tasks.record.journal_store import journal_store_for
 
 SECONDS = 10.0  # a person waits: a cluster that does not answer is said soon
 
@@ -44,6 +47,7 @@ def plan(settings: InstallationSettings, request: PlanRequest, output: Format) -
         if output is Format.TEXT:
             console().print(plan_view(found))
         require_allowed(found, value)
+        _require_none_unfinished(connections, inventory, value)
         if found.steps:
             missing = _look_at_images(connections, inventory, found, value)
             value["images"] = {"way": settings.images.way.value, **survey_value(missing)}
@@ -52,6 +56,18 @@ def plan(settings: InstallationSettings, request: PlanRequest, output: Format) -
             _require_images(missing, value)
     if output is Format.JSON:
         print(json.dumps(value, indent=2))
+
+
+def _require_none_unfinished(connections: Connections, inventory: Inventory, value: dict[str, Any]) -> None:
+    """An upgrade would not begin beside an unfinished run; who may not read journals is not told of one."""
+    try:
+        journals = journal_store_for(connections, inventory).all() if inventory.manager else ()
+    except ForbiddenError:
+        return
+    try:
+        require_none_unfinished(journals)
+    except BlockedError as unfinished:
+        raise DocumentedError(unfinished.with_safe(safe_before(standing(journals))), value) from None
 
 
 def _look_at_images(connections: Connections, inventory: Inventory, plan: Plan, value: dict[str, Any]) -> Survey:

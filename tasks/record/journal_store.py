@@ -244,7 +244,8 @@ def journal_store_for(connections: Connections, of: Inventory | DeploymentKey) -
         raise BlockedError(
             "Where the journals of runs are kept is not known: there is not exactly one manager.",
             observed="They are in the manager's namespace.",
-            next="apinizer-upgrade status shows what was found.",
+            next="apinizer-upgrade status   shows what was found. Where there are several managers, limit the run to one "
+            "installation with --namespace.",
         )
     return JournalStore(connections.apis[key.cluster], key.namespace, cluster=key.cluster)
 

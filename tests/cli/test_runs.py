@@ -255,6 +255,19 @@ def test_an_option_before_the_subcommand_is_not_passed_over(runs: Runs) -> None:
     assert "runs show ... --context" in ran.err
 
 
+def test_a_plan_shows_that_an_unfinished_run_stands_against_it(
+    runs: Runs, store: JournalStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(store, OPEN)
+    assert runs().code == 0
+    for command in (["plan", "--to", "2025.11.1"], ["upgrade", "--to", "2025.11.1", "--dry-run"]):
+        assert exit_code_of(app, command) == 3
+        out, err = capsys.readouterr()
+        four_parts(err)
+        assert "apinizer/manager" in out, "the plan is shown all the same"
+        assert f"The upgrade {OPEN.id} to {NEW} is unfinished" in err
+
+
 # ------------------------------------------------------------------------------------------------------- abandon
 def test_abandoning(runs: Runs, store: JournalStore, world: World) -> None:
     keep(store, OPEN)
