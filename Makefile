@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-.PHONY: install demo test lint bench bench-e2e e2e contract story parts faults lock clean
+.PHONY: install demo test lint bench bench-e2e e2e contract story parts faults faults-e2e lock clean
 
 install: .venv/.installed
 
@@ -49,7 +49,7 @@ contract: .venv/.testing
 PARTS := $(foreach part,bundle docker faults nodes prune registry,tests/e2e/test_images_$(part).py)
 
 story: .venv/.testing
-	$(BIN)/pytest tests/e2e $(addprefix --ignore=,$(PARTS))
+	$(BIN)/pytest tests/e2e $(addprefix --ignore=,$(PARTS) tests/e2e/test_faults.py)
 
 parts: .venv/.testing
 	$(BIN)/pytest $(PARTS)
@@ -58,6 +58,10 @@ parts: .venv/.testing
 # Some of it: make faults FAULTS="upgrade --match manager" (python -m tests.faults --help).
 faults: .venv/.testing
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+# Where it hurts most, on the real cluster: five minutes.
+faults-e2e: .venv/.testing
+	$(BIN)/pytest -s tests/e2e/test_faults.py
 
 # Exact versions with hashes, no addresses.
 lock:
