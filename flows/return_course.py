@@ -93,7 +93,7 @@ class ReturnCourse:
         """What is to become of the database, all proved; nothing is changed yet.  None where it may stay as it is."""
         step, value = self.passage.submit, self.passage.value
         judged = value(step(judge_so_far, self.installation, way))
-        if judged.unchanged and way.may_leave and not self.backup:
+        if judged.unchanged and not self.backup:
             return None
         if way.upgrade.backup is not None:
             require_named(way.upgrade.backup, self.backup, way.under_way.id if way.under_way else way.upgrade.id)

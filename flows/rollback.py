@@ -18,7 +18,7 @@ from flows.return_course import ReturnCourse
 from tasks.cluster.session import session
 from tasks.database.order import BackupOrder
 from tasks.database.rollback_steps import said_of_database
-from tasks.domain.errors import NOTHING_CHANGED, UpgradeError
+from tasks.domain.errors import NOTHING_CHANGED, DamagedArchiveError, UpgradeError
 from tasks.domain.rollback_safe import safe_in_rollback
 from tasks.domain.safe_before import safe_before
 from tasks.domain.way import Way
@@ -97,4 +97,9 @@ def told_in_rollback(record: RunRecord, error: UpgradeError, known: str = "") ->
     begun = record.journal is not None and record.journal.changed
     again = "" if begun and error.next == AGAIN else error.next
     safe = safe_in_rollback(record.journal, known) if begun else safe_before(record.standing)
-    return record.with_ways(type(error)(error.happened, observed=error.observed, safe=safe, next=again))
+    told = record.with_ways(type(error)(error.happened, observed=error.observed, safe=safe, next=again))
+    if not isinstance(error, DamagedArchiveError):
+        return told
+    # With that backup there is none.
+    ways = [line for line in told.next.splitlines() if not line.startswith("apinizer-upgrade rollback ")]
+    return type(told)(told.happened, observed=told.observed, safe=told.safe, next="\n".join(ways))

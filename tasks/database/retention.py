@@ -68,7 +68,7 @@ def to_remove(
 
 def named_by(journals: Iterable[Journal]) -> frozenset[str]:
     """What unfinished runs go back to or could bring collections back from: file names and SHA-256 for `to_remove`."""
-    made = [kept for j in journals if j.unfinished for kept in (j.backup, j.safety) if kept is not None]
+    made = [kept for j in journals if j.unfinished for kept in (j.backup, *j.safeties) if kept is not None]
     return frozenset(name for kept in made for name in (re.split(r"[/\\]", kept.archive)[-1], kept.sha256))
 
 

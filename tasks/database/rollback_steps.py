@@ -55,6 +55,9 @@ FLUSH_SECONDS = 15.0
 OVERTAKEN_BY = "the manager was written by somebody else before it had its old image"
 
 
+TOO_LATE = Judgement(unchanged=False, why="A try before this one stopped the manager, so its end was not seen to now.")
+
+
 class Restored(Facts):
     """What became of the database: `restored` is False where it was left alone, and `why` says so."""
 
@@ -95,6 +98,8 @@ def judge_so_far(installation: str, way: WayBack) -> Judgement:
     """Whether no container of the new manager has ever started, as far as can be seen before it is stopped."""
     manager = way.manager
     found = so_far(way.manager_entries, read_sight(connected(installation).apis[manager.key.cluster], manager))
+    if not way.may_leave:
+        found = TOO_LATE
     tell("way back", State.LOG, found.why)
     return found
 
@@ -222,9 +227,9 @@ def judge_database(installation: str, way: WayBack, allowed: bool) -> Judgement:
     if before.sight is None:
         raise StoppedError("The manager was stopped and not seen before.", next="Report this defect.")
     after = _sight_now(installation, way, before)
-    found = never_started(way.manager_entries, before.sight, after)
+    found = never_started(way.manager_entries, before.sight, after) if way.may_leave else TOO_LATE
     begun = next((e for e in _journal(record).entries if e.kind == "scale" and e.key == way.upgrade.manager), None)
-    if found.unchanged and way.may_leave and begun is not None:
+    if found.unchanged and begun is not None:
         entry = _entry(way, f"leave {way.database} as it is: {found.why}", "nothing to undo", record)
         with record.changing(entry) as done:
             done.evidence = {"unchanged": found.why, "generation": generation_of(after.deployment or {})}
@@ -362,14 +367,15 @@ def _require_as_restored(record: RunRecord, step: RolloutStep, found: JsonObject
 def write_rollback_report(installation: str, way: WayBack, report: Report, restored: Restored | None) -> dict[str, Any]:
     """Keep what the rollback did as artifacts; the same as plain values.  Raise `DriftError` where not all is as it was."""
     journal = _journal(held_record(installation))
-    safety = f"{journal.safety.archive} on {journal.safety.host}" if journal.safety else ""
+    safeties = [f"{made.archive} on {made.host}" for made in journal.safeties]
     told = {
         **report.model_dump(mode="json"),
         "run": journal.id,
         "undone": way.upgrade.id,
         "restored": bool(restored and restored.restored),
         "database": restored.why if restored else "not touched: the upgrade had not come to the manager",
-        "safety_backup": safety,
+        "safety_backup": safeties[0] if safeties else "",
+        "earlier_safety_backups": safeties[1:],
     }
     keep_table("before-and-after", [row.model_dump(mode="json") for row in report.rows], "Each Deployment")
     keep_page("report", rolled_back_markdown(report, told), f"Rollback to {report.to}")
@@ -388,7 +394,8 @@ def rolled_back_markdown(report: Report, told: Mapping[str, Any]) -> str:
     """The report as a page."""
     lines = [f"The database: {told['database']}."]
     if told["safety_backup"]:
-        lines.append(f"As it was before the rollback: `{told['safety_backup']}`, read back whole.")
+        lines.append(f"As it was before it was put back: `{told['safety_backup']}`, read back whole.")
+    lines += [f"As an earlier try found it: `{earlier}`." for earlier in told["earlier_safety_backups"]]
     rows = table(
         ("Component", "Deployment", "Before", "After", "Ready", "Pods answered"),
         ((r.component, r.deployment, r.before, r.after, r.ready, ", ".join(r.answered)) for r in report.rows),

@@ -46,7 +46,8 @@ class Journal(Facts):
     """All of one run.
 
     `of` is the run that a rollback undoes.  `request` and `options` are what was asked for (times in seconds).
-    `backup` is the database as it was before the run's first change, `safety` as it was before a restore.
+    `backup` is the database as it was before the run's first change, `safety` as it was before a restore; `later` are
+    those that were made when the restore went on, of what others wrote meanwhile, the oldest first.
     """
 
     format: Literal[1] = 1
@@ -62,6 +63,7 @@ class Journal(Facts):
     tries: tuple[Try, ...] = ()
     backup: BackupMade | None = None
     safety: BackupMade | None = None
+    later: tuple[BackupMade, ...] = ()
     entries: tuple[Entry, ...] = ()
     ended: datetime | None = None
     how: Ended | None = None
@@ -135,9 +137,16 @@ class Journal(Facts):
         return self.model_copy(update={"backup": made})
 
     def made_safe(self, made: BackupMade) -> "Journal":
-        """With the safety backup.  Once a restore has begun the first one stays: what is there now is neither state."""
-        restored = any(entry.kind == "restore" and not entry.unmade for entry in self.entries)
-        return self if self.safety and restored else self.model_copy(update={"safety": made})
+        """With a safety backup.  Once a restore has begun the first one stays, the only one of the whole state before."""
+        if self.safety is None or not any(entry.kind == "restore" and not entry.unmade for entry in self.entries):
+            return self.model_copy(update={"safety": made, "later": ()})
+        known = any(one.archive == made.archive for one in (self.safety, *self.later))
+        return self if known else self.model_copy(update={"later": (*self.later, made)})
+
+    @property
+    def safeties(self) -> tuple[BackupMade, ...]:
+        """All safety backups, the newest first."""
+        return (*reversed(self.later), *((self.safety,) if self.safety else ()))
 
     def seen_from(self, cluster: str) -> "Journal":
         """The same where the manager's cluster is called `cluster`: another machine's configuration names it so."""

@@ -129,7 +129,9 @@ def _end(one: Try, journal: Journal, *, last: bool) -> str:
 
 
 def _backups(journal: Journal) -> Iterator[str]:
-    for title, made in (("Backup of before", journal.backup), ("Safety backup, of before the restore", journal.safety)):
+    safety = "Safety backup, of before the restore"
+    later = ((f"{safety} went on", made) for made in reversed(journal.later))
+    for title, made in (("Backup of before", journal.backup), *later, (safety, journal.safety)):
         if made is not None:
             yield from ("", title, *_backup(made))
 

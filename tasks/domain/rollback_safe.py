@@ -20,6 +20,7 @@ def safe_in_rollback(journal: Journal | None, known: str = "") -> str:
     sentences = [_stopped(journal), database]
     if journal.safety is not None:
         sentences.append(f"The database as it was before the rollback is in {_where(journal.safety)}, read back whole.")
+    sentences += [f"What was written to it since is in {_where(made)}, read back whole." for made in journal.later]
     sentences.append(_images(journal))
     return "\n".join(filter(None, sentences))
 

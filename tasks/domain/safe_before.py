@@ -25,4 +25,5 @@ def safe_before(journal: Journal | None) -> str:
     if journal.backup is None:
         return told
     made = f"{journal.backup.archive} on {journal.backup.host}"
-    return f"{told}\nThe database as it was before is in {made}, read back whole."
+    # Whether it is so still, this try may just have found to be otherwise.
+    return f"{told}\nThe database as it was before was written to {made}, and read back whole then."

@@ -1,5 +1,6 @@
 """What a journal says of a run, and what it allows: a table of runs that ended somewhere."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,7 +103,9 @@ def test_the_safety_backup_stays_once_a_restore_has_begun() -> None:
     run = journal("a", kind="rollback").made_safe(backup("first.archive")).made_safe(backup("second.archive"))
     assert run.safety is not None
     assert run.safety.archive.endswith("second.archive"), "the database is as it was: the newer one is as good"
-    assert run.begin(restore()).made_safe(backup("half-restored.archive")).safety == run.safety
+    half = run.begin(restore()).made_safe(backup("half-restored.archive")).made_safe(backup("half-restored.archive"))
+    assert half.safety == run.safety
+    assert [Path(made.archive).name for made in half.safeties] == ["half-restored.archive", "second.archive"]
 
 
 # -------------------------------------------------------------------------------------------- may another begin

@@ -319,6 +319,8 @@ def test_what_is_refused_before_anything_is_touched(
     told = four_parts(raised.value)  # type: ignore[arg-type]
     assert text in told
     assert "This try changed nothing." in raised.value.safe  # type: ignore[attr-defined]
+    if kind is DamagedArchiveError:
+        assert "apinizer-upgrade rollback" not in told
     assert MANAGER in raised.value.safe  # type: ignore[attr-defined]
     no_secret(failed, told)
     assert failed.written() == before
@@ -474,6 +476,8 @@ def test_a_manager_that_somebody_starts_between_two_tries(
     assert failed.at(OLD) == ALL
     assert replicas(failed)[MANAGER] == 1
     assert len(archives(backups)) == 3  # what it made of the database since is in a backup too
+    named = [result["safety_backup"], *result["earlier_safety_backups"]]
+    assert [where.partition(" on ")[0] for where in named] == [str(path) for path in archives(backups)[:0:-1]]
     assert ended(failed) == [("upgrade", "rolled back"), ("rollback", "complete")]
 
 
