@@ -13,8 +13,9 @@ from tasks.database.holdings import Contents, read_contents
 from tasks.database.logs import LOG_COLLECTIONS
 from tasks.database.manifest import load, manifest_path
 from tasks.database.restore.definition import index_differences, option_differences
+from tasks.database.restore.lock import hold
 from tasks.database.restore.look import kind_of, listed
-from tasks.database.restore.names import is_own
+from tasks.database.restore.names import LOCK, is_own
 from tasks.domain.errors import (
     BlockedError,
     DamagedArchiveError,
@@ -127,9 +128,16 @@ def is_back(
 ) -> tuple[bool, str]:
     """Whether the database holds what the archive does and nothing else; else what differs first.
 
-    Logs are not held against it: those who serve write them at any time.  Reads both whole.
+    Logs are not held against it: those who serve write them at any time.  Reads both whole, with the right to restore:
+    what a restore that was killed at its very end still held is taken over, and is gone afterwards.  Raises BlockedError
+    where a restore is at work.
     """
-    now = {info["name"]: info for info in listed(client, database)}
+    with hold(client, database, archive.name, stop=stop):
+        return _compared(client, database, archive, stop)
+
+
+def _compared(client: Client, database: str, archive: Path, stop: Callable[[], bool]) -> tuple[bool, str]:
+    now = {info["name"]: info for info in listed(client, database) if info["name"] != LOCK}
     if left := sorted(name for name in now if is_own(name)):
         return False, f"a restore is unfinished ({left[0]})"
     held = read_contents(archive, stop=stop)
