@@ -129,16 +129,22 @@ def _put_back(told: Story, flow: Flow, hand: Hand, was: JsonObject, outcome: Out
     body = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": was["spec"], "metadata": {**meta, "name": was["metadata"]["name"]}}  # fmt: skip
     status, answer = world.ask("POST", world.path(hand.key).rpartition("/")[0], body)
     assert status == 201, answer
-    if flow is ROLLBACK:
-        outcome.then = "made anew: the rest by hand"
-        return
-    (unfinished,) = [one["id"] for one in told.journals() if not one.get("ended")]
+    unfinished = told.unfinished(flow.kind)
     refused = told.run("resume", unfinished, "--yes")
+    if hand.key == LATER and refused.code == 0:  # nothing was done to it yet: the one that is there now has its turn
+        outcome.then = "resume"
+        return
     outcome.problems += (
         []
         if refused.code not in {0, None} and hand.key in refused.err
         else ["resume did not refuse what was made anew"]
     )
+    if flow is ROLLBACK:
+        again = told.run(*flow.command_in(told), "--manager-made-anew")
+        outcome.told, outcome.seconds = again.err, again.seconds
+        outcome.problems += [] if again.code == 0 else [f"with --manager-made-anew it ended with {again.code}"]
+        outcome.then = "refused, as made anew"
+        return
     told.run("runs", "abandon", unfinished, "--reason", "made anew", "--yes")
     go_on(told, outcome, flow)
     outcome.then = "refused, abandoned, again"
