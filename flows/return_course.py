@@ -11,24 +11,23 @@ from flows.bringing import Bringing, bring, prove
 from flows.passage import Passage
 from tasks.cluster.scaling_steps import find_scalers, no_pods_left, replicas_watched, scale_down, scale_up
 from tasks.cluster.steps import ask_versions, change_images, take_inventory, wait_until_ready
+from tasks.database.judging_steps import judge_database, judge_so_far, manager_followed, see_manager
 from tasks.database.order import BackupOrder
+from tasks.database.putting_back_steps import (
+    keep_safety,
+    plan_way_back,
+    put_back_before,
+    show_difference,
+    usable_safety,
+)
 from tasks.database.restore.steps import managers_watched, require_no_manager
 from tasks.database.return_look import WayBack, require_none_scales_up, require_old_images
+from tasks.database.return_record import Restored
 from tasks.database.rollback_steps import (
-    Restored,
     begin_rollback,
     end_rollback,
     find_way_back,
-    judge_database,
-    judge_so_far,
-    keep_safety,
-    manager_followed,
-    plan_way_back,
-    put_back_before,
-    see_manager,
     set_old_image,
-    show_difference,
-    usable_safety,
     write_rollback_report,
 )
 from tasks.database.steps import back_up, check_place, prove_backup, release_after_upgrade

@@ -17,7 +17,7 @@ from flows.passage import AGAIN, Passage
 from flows.return_course import ReturnCourse
 from tasks.cluster.session import session
 from tasks.database.order import BackupOrder
-from tasks.database.rollback_steps import said_of_database
+from tasks.database.putting_back_steps import said_of_database
 from tasks.domain.errors import NOTHING_CHANGED, DamagedArchiveError, UpgradeError
 from tasks.domain.rollback_safe import safe_in_rollback
 from tasks.domain.safe_before import safe_before
