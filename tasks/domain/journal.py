@@ -18,6 +18,7 @@ from tasks.domain.version import Version
 __all__ = [
     "CHANGING",
     "FORMAT",
+    "PLANNED",
     "BackupMade",
     "Before",
     "Ended",
@@ -30,6 +31,7 @@ __all__ = [
     "half_restored",
     "idle",
     "newest_first",
+    "planned_name",
     "prunable",
     "require_fits",
     "require_goes_on",
@@ -40,6 +42,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+PLANNED = "planned"
+"""The option that names the Deployments of a run's plan, with commas between them."""
 
 
 class Journal(Facts):
@@ -292,9 +296,15 @@ def find_journal(journals: Iterable[Journal], id: str = "", *, unfinished: bool 
 
 
 def require_fits(journal: Journal, inventory: Inventory) -> None:
-    """Raise `DriftError` where a Deployment that the run changed is neither as before nor as the run made it."""
+    """Raise `DriftError` where a Deployment that the run changed is neither as before nor as the run made it, or one that
+    it was to change is gone: without a word it would end complete, and one fewer.
+    """
     now = {d.key: d for d in inventory.deployments}
     odd = [text for e in journal.entries if e.key and e.before and (text := _misfit(e, journal, now.get(e.key)))]
+    there = {planned_name(key) for key in now}
+    planned = filter(None, str(journal.options.get(PLANNED, "")).split(","))
+    told = {planned_name(e.key) for e in journal.entries if e.key}
+    odd += [f"{name}, which the run was to change, is gone." for name in planned if name not in there | told]
     if odd:
         raise DriftError(
             f"The installation was changed by somebody else since the {journal.called} {journal.id} ended.",
@@ -303,6 +313,11 @@ def require_fits(journal: Journal, inventory: Inventory) -> None:
             next="Put back what is named above, or say that this run is not to go on: "
             f"apinizer-upgrade runs abandon {journal.id} --reason TEXT.",
         )
+
+
+def planned_name(key: DeploymentKey) -> str:
+    """As the option `PLANNED` has it: another machine may call its cluster otherwise."""
+    return f"{key.namespace}/{key.name}"
 
 
 def _misfit(entry: Entry, journal: Journal, now: DeploymentFacts | None) -> str:

@@ -14,11 +14,13 @@ from tasks.domain.component import Component
 from tasks.domain.errors import BlockedError, DriftError, UnprovenError
 from tasks.domain.inventory import DeploymentFacts, DeploymentKey, Inventory
 from tasks.domain.journal import (
+    PLANNED,
     BackupMade,
     Ended,
     Journal,
     Try,
     find_journal,
+    planned_name,
     require_fits,
     require_goes_on,
     require_none_unfinished,
@@ -95,7 +97,7 @@ def begin_journal(installation: str, plan: Plan, request: PlanRequest, options: 
             current=plan.current,
             to=plan.to,
             request=request,
-            options=dict(options),
+            options={**options, PLANNED: ",".join(planned_name(s.key) for s in (*plan.steps, *plan.there))},
             begun=begun,
             tries=(Try(owner=record.owner, begun=begun),),
         )
