@@ -29,7 +29,7 @@ lint: .venv/.testing
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m "not e2e" -n 3 --dist loadfile
+	$(BIN)/pytest -m "not e2e" -n 4 --dist loadfile --no-loadscope-reorder --durations=15
 
 # The backup against a server that only replays, beside what compression alone does: make bench GIGABYTES=50
 bench: .venv/.testing
@@ -45,18 +45,20 @@ e2e: contract story parts
 contract: .venv/.testing
 	CONTRACT_TARGET=real $(BIN)/pytest -n 3 tests/contract
 
-# Sources and targets of images by themselves, and what breaks on the way; the stories go through all ways as well.
+# Sources and targets of images by themselves, what breaks on the way, and further stories (marked `part`).
 PARTS := $(foreach part,bundle docker faults nodes prune registry,tests/e2e/test_images_$(part).py)
 
 story: .venv/.testing
-	$(BIN)/pytest tests/e2e $(addprefix --ignore=,$(PARTS) tests/e2e/test_faults.py)
+	$(BIN)/pytest tests/e2e -m "not part" --durations=15 $(addprefix --ignore=,$(PARTS) tests/e2e/test_faults.py)
 
 parts: .venv/.testing
 	$(BIN)/pytest $(PARTS)
+	$(BIN)/pytest tests/e2e -m part
 
 # Runs killed, cut off, frozen and interfered with at every step, on the sandbox: more than an hour on two cores, a table at the end.
 # Some of it: make faults FAULTS="upgrade --match manager" (python -m tests.faults --help).
 faults: .venv/.testing
+	KILLS=50 $(BIN)/pytest -s tests/tasks/database/restore/test_faults.py -k killed_at
 	$(BIN)/python -m tests.faults $(FAULTS)
 
 # Where it hurts most, on the real cluster: five minutes.

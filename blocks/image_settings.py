@@ -94,7 +94,9 @@ class NamedNode(Settings):
         default=False, title="Extra", description="No node of the cluster, and to be given the images all the same."
     )
     expected: bool = Field(
-        default=False, title="Expected", description="Plan nothing where no cluster has it; --node says so of its nodes."
+        default=False,
+        title="Expected",
+        description="Plan nothing where no cluster has it; --node says so of its nodes.",
     )
     platform: str = Field(
         "", pattern=_PLATFORM, title="Platform", description="Of a node that no cluster tells of; linux/amd64 if empty."

@@ -63,6 +63,7 @@ def test_docker_to_nodes_in_one_command(cluster: Cluster) -> None:
     assert held(cluster, NEW) == {letter: set(REPOSITORIES) for letter in NODES}
 
 
+@pytest.mark.part
 def test_containerd_to_nodes_staged_before(cluster: Cluster) -> None:
     """One node's containerd is the source: it was given the release, the other was not."""
     cluster.reset()
@@ -91,6 +92,7 @@ def test_docker_to_registry(cluster: Cluster) -> None:
     assert_upgraded(cluster, text, prefix)
 
 
+@pytest.mark.part
 def test_containerd_to_registry(cluster: Cluster) -> None:
     cluster.reset()
     cluster.import_images(NEW, ["B"])
@@ -139,6 +141,7 @@ def wait_for(url: str) -> None:
     raise AssertionError(f"{url} does not answer")
 
 
+@pytest.mark.part
 def test_registry_to_registry(cluster: Cluster, upstream: str) -> None:
     cluster.reset()
     prefix = f"{os.environ['REALCLUSTER_REGISTRY']}/apinizercloud"
@@ -217,6 +220,7 @@ def test_a_node_that_cannot_be_reached_stops_it_before_the_manager(cluster: Clus
     assert cluster.generations() == before
 
 
+@pytest.mark.part
 def test_a_node_that_keeps_another_image_under_the_registrys_name(cluster: Cluster, old_release: None) -> None:
     """Its kubelet would not pull: what it keeps would run, whatever that is."""
     prefix = f"{os.environ['REALCLUSTER_REGISTRY']}/apinizercloud"

@@ -99,6 +99,7 @@ def test_back_across_both_renames_after_all_was_upgraded(cluster: Cluster, datab
     assert "rollback of" in history
 
 
+@pytest.mark.part
 def test_an_upgrade_goes_back_by_itself_where_it_was_told_to(cluster: Cluster, database: Client) -> None:
     cluster.reset()
     cluster.import_images(BAD)

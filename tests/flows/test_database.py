@@ -13,7 +13,7 @@ import pytest
 from blocks.settings import BackupSettings, ClusterSettings, InstallationSettings
 from deployments.embedded import EmbeddedServer
 from deployments.sandbox.launch import Sandbox
-from tasks.domain.errors import NOTHING_CHANGED, BlockedError, DriftError, TemporaryError, UsageError
+from tasks.domain.errors import NOTHING_CHANGED, BlockedError, DriftError, TemporaryError, UpgradeError, UsageError
 from tasks.record.feed import Event, listening
 from tests.cli.database import opened, snapshot
 from tests.flows.test_failures import Once
@@ -210,8 +210,9 @@ def test_a_restore_whose_manager_came_and_went(
         raise next(tries)
 
     monkeypatch.setattr(steps, "put_back", two_tries)
-    with pytest.raises(BlockedError, match="Another finding") as second:
+    with pytest.raises(UpgradeError, match="Another finding") as second:
         restore(archive=archive, installation=name, safety_backup=False)
+    assert not isinstance(second.value, BlockedError), "after a change it has failed; nothing was only refused"
     assert "run again to its end" in second.value.safe
     assert needed(backups) == {Path(archive).name: ["restore"]}
     monkeypatch.undo()
