@@ -154,7 +154,8 @@ class Course:
         answered = {key: future.result() for key, future in verified.items() if future.state.is_completed()}
         notes = self.database.result().unseen if self.database and self.database.state.is_completed() else ()
         images = self.bringing.notes() if self.bringing else ()
-        return make_report(self.plan, self.before, after, answered, self._backup(), (*notes, *images))
+        notes = (*notes, *images)
+        return make_report(self.plan, self.before, after, answered, self._backup(), notes, self.journal)
 
     def _backup(self) -> str:
         """Where the backup of before is: of this try, or of the one that set the manager's image."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from tasks.domain.component import Component
 from tasks.domain.inventory import DeploymentFacts, DeploymentKey, Facts, Inventory
+from tasks.domain.journal import Journal
 from tasks.domain.plan import Plan
 
 
@@ -41,22 +42,32 @@ def make_report(
     answered: dict[str, tuple[str, ...]],
     backup: str = "",
     notes: tuple[str, ...] = (),
+    journal: Journal | None = None,
 ) -> Report:
     """The report; `answered` maps a Deployment's key, as text, to the versions that its pods answered.
+
+    `journal` is the run's: what it changed in a former try is told as it was before that.
 
     A Deployment of the plan counts as reached when its pods were asked and answered; one without pods when its
     image is set.
     """
     now = {d.key: d for d in after.deployments}
-    rows = tuple(_row(d, now.get(d.key), plan, answered) for d in before.deployments)
+    rows = tuple(_row(d, now.get(d.key), plan, answered, _first_image(journal, d)) for d in before.deployments)
+    current = (journal.current if journal else None) or plan.current
     return Report(
         to=str(plan.to),
-        before=str(plan.current) if plan.current else None,
+        before=str(current) if current else None,
         complete=all(row.reached for row in rows),
         rows=rows,
         backup=backup,
         notes=(*notes, *_without_pods(rows)),
     )
+
+
+def _first_image(journal: Journal | None, deployment: DeploymentFacts) -> str:
+    """The image that the run found before it changed it, "" where it did not."""
+    entry = journal.entry("set-image", deployment.key) if journal else None
+    return entry.before.images.get(deployment.main.name, "") if entry and entry.before else ""
 
 
 def _without_pods(rows: Iterable[ReportRow]) -> list[str]:
@@ -68,14 +79,18 @@ def _without_pods(rows: Iterable[ReportRow]) -> list[str]:
 
 
 def _row(
-    before: DeploymentFacts, after: DeploymentFacts | None, plan: Plan, answered: dict[str, tuple[str, ...]]
+    before: DeploymentFacts,
+    after: DeploymentFacts | None,
+    plan: Plan,
+    answered: dict[str, tuple[str, ...]],
+    first: str,
 ) -> ReportRow:
-    planned = any(step.key == before.key for step in plan.steps)
+    planned = bool(first) or any(step.key == before.key for step in plan.steps)
     asked = planned or before.serves
     return ReportRow(
         component=before.component,
         deployment=str(before.key),
-        before=before.main.image,
+        before=first or before.main.image,
         after=after.main.image if after else "gone",
         ready=f"{after.ready}/{after.replicas}" if after else "0/0",
         answered=answered.get(str(before.key), ()),

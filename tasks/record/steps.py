@@ -19,5 +19,7 @@ def write_report(report: Report) -> Report:
     keep_page("report", report_markdown(report), f"Upgrade to {report.to}")
     flush(FLUSH_SECONDS)
     done = sum(row.reached for row in report.rows)
-    tell("report", State.DONE if report.complete else State.FAILED, f"{done} of {len(report.rows)} at {report.to}")
+    tell(
+        "report", State.DONE if report.complete else State.FAILED, f"{done} of {len(report.rows)} proved at {report.to}"
+    )
     return report

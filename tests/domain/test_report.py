@@ -8,6 +8,7 @@ from tasks.domain.plan_text import plan_markdown, report_markdown, table
 from tasks.domain.report import Report, make_report, safe_now
 from tasks.domain.version import Version
 from tests.domain.installation import inventory_of
+from tests.domain.journals import journal, set_image
 
 
 def installed(manager: str, worker: str, *, cache: str = "2025.04.4", ready: int = 2) -> Inventory:
@@ -163,3 +164,16 @@ def test_no_cell_breaks_a_table() -> None:
         "| --- | --- |",
         "| x\\|y | one<br>two |",
     ]
+
+
+def test_what_a_former_try_changed_is_told_as_it_was_before_the_run() -> None:
+    now = installed("2025.04.4", "2025.04.3")
+    manager = next(d for d in now.deployments if d.key == MANAGER)
+    changed = set_image("apinizer/m", was="2025.04.3", container=manager.main.name)
+    run = journal("a", changed).model_copy(update={"current": Version("2025.04.3")})
+    report = make_report(plan_of(now), now, AFTER, ANSWERED, journal=run)
+    first, worker, cache = report.rows
+    assert report.before == "2025.04.3"
+    assert (first.before, first.planned, first.reached) == ("apinizercloud/manager:2025.04.3", True, True)
+    assert worker.before == "apinizercloud/worker:2025.04.3"
+    assert not cache.planned
