@@ -18,7 +18,6 @@ from tasks.domain.version import Version
 __all__ = [
     "CHANGING",
     "FORMAT",
-    "PLANNED",
     "BackupMade",
     "Before",
     "Ended",
@@ -42,14 +41,13 @@ __all__ = [
 ]
 
 FORMAT = 1
-PLANNED = "planned"
-"""The option that names the Deployments of a run's plan, with commas between them."""
 
 
 class Journal(Facts):
     """All of one run.
 
     `of` is the run that a rollback undoes.  `request` and `options` are what was asked for (times in seconds).
+    `planned` are the Deployments of its plan, as `planned_name` has them.
     `backup` is the database as it was before the run's first change, `safety` as it was before a restore; `later` are
     those that were made when the restore went on, of what others wrote meanwhile, the oldest first.
     """
@@ -63,6 +61,7 @@ class Journal(Facts):
     to: Version
     request: PlanRequest | None = None
     options: Mapping[str, str | int | bool] = Field(default_factory=dict)
+    planned: tuple[str, ...] = ()
     begun: datetime
     tries: tuple[Try, ...] = ()
     backup: BackupMade | None = None
@@ -302,9 +301,8 @@ def require_fits(journal: Journal, inventory: Inventory) -> None:
     now = {d.key: d for d in inventory.deployments}
     odd = [text for e in journal.entries if e.key and e.before and (text := _misfit(e, journal, now.get(e.key)))]
     there = {planned_name(key) for key in now}
-    planned = filter(None, str(journal.options.get(PLANNED, "")).split(","))
     told = {planned_name(e.key) for e in journal.entries if e.key}
-    odd += [f"{name}, which the run was to change, is gone." for name in planned if name not in there | told]
+    odd += [f"{name}, which the run was to change, is gone." for name in journal.planned if name not in there | told]
     if odd:
         raise DriftError(
             f"The installation was changed by somebody else since the {journal.called} {journal.id} ended.",
@@ -316,7 +314,7 @@ def require_fits(journal: Journal, inventory: Inventory) -> None:
 
 
 def planned_name(key: DeploymentKey) -> str:
-    """As the option `PLANNED` has it: another machine may call its cluster otherwise."""
+    """NAMESPACE/NAME: another machine may call its cluster otherwise."""
     return f"{key.namespace}/{key.name}"
 
 

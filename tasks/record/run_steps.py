@@ -14,7 +14,6 @@ from tasks.domain.component import Component
 from tasks.domain.errors import BlockedError, DriftError, UnprovenError
 from tasks.domain.inventory import DeploymentFacts, DeploymentKey, Inventory
 from tasks.domain.journal import (
-    PLANNED,
     BackupMade,
     Ended,
     Journal,
@@ -97,7 +96,8 @@ def begin_journal(installation: str, plan: Plan, request: PlanRequest, options: 
             current=plan.current,
             to=plan.to,
             request=request,
-            options={**options, PLANNED: ",".join(planned_name(s.key) for s in (*plan.steps, *plan.there))},
+            options=options,
+            planned=tuple(planned_name(s.key) for s in (*plan.steps, *plan.there)),
             begun=begun,
             tries=(Try(owner=record.owner, begun=begun),),
         )

@@ -254,7 +254,7 @@ SIDECAR = {"name": "log", "image": "fluent/fluent-bit:3"}
         pytest.param(world(portal_portal={"runs": f"apinizercloud/apiportal:{NEW}"}), id="across the rename"),
         pytest.param(world(apinizer_manager={"runs": f"apinizercloud/manager:{OLD}", "pods": 0}), id="scaled by it"),
         pytest.param(world(prod_worker={"runs": "apinizercloud/worker:2024.01.6"}), id="one that it never touched"),
-        pytest.param(world(prod_worker=None), id="one that it never touched is gone"),
+        pytest.param(world(prod_worker=None), id="one of no plan is gone"),
         pytest.param(
             world(apinizer_manager={"runs": [SIDECAR, {"name": "main", "image": f"apinizercloud/manager:{NEW}"}]}),
             id="with a sidecar of the site's own",
@@ -297,6 +297,14 @@ def test_what_somebody_else_did_is_named(now: Inventory, told: str) -> None:
         require_fits(RUN, now)
     assert told in caught.value.observed
     assert "runs abandon a" in caught.value.next
+
+
+def test_one_of_its_plan_that_is_gone_is_named() -> None:
+    planned = RUN.model_copy(update={"planned": ("apinizer/manager", "prod/worker", "portal/portal")})
+    require_fits(planned, world())
+    with pytest.raises(DriftError) as caught:
+        require_fits(planned, world(prod_worker=None))
+    assert "prod/worker, which the run was to change, is gone." in caught.value.observed
 
 
 def test_a_deployment_made_anew_is_another() -> None:
