@@ -80,7 +80,8 @@ def restore(
             other_installation=other_installation,
             give_up=give_up,
         )
-        planned = run.submit(plan_restore, installation, source.manager, archive, request, order, safety_backup)
+        asked = (installation, source.manager, archive, request, order, safety_backup, source.version)
+        planned = run.submit(plan_restore, *asked)
         safety = None
         if safety_backup and needs_safety(run.value(planned)):
             run.submit(check_place, order)

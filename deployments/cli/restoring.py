@@ -170,7 +170,9 @@ def _show(settings: InstallationSettings, wish: RestoreWish, output: Format, *, 
     refusal: UpgradeError | None = against.error() if against else alive
     if against is None:
         try:
-            plan = with_remarks(plan, backup.engine, backup.ssh, safety_comes=wish.safety_backup)
+            plan = with_remarks(
+                plan, backup.engine, backup.ssh, safety_comes=wish.safety_backup, version=source.version
+            )
         except UpgradeError as nobody:
             refusal = nobody
     value = plan_value(plan, blocked=refusal is not None)

@@ -11,6 +11,7 @@ from tasks.database.restore.plan import Refusal, RestorePlan, RestoreRequest
 from tasks.database.restore.plan_text import remarks
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.restore.run import restore
+from tasks.database.source import UNKNOWN
 from tasks.database.tools.find import Tool, find
 from tasks.database.tools.restoring import restore_with_tool
 
@@ -46,12 +47,25 @@ def find_restorer(engine: str, ssh: str, plan: RestorePlan) -> Tool | None:
     return there if choice.where == "ssh" else here
 
 
-def with_remarks(plan: RestorePlan, engine: str, ssh: str, *, safety_comes: bool) -> RestorePlan:
-    """The plan with sentences on who carries it out and what cannot be undone.  Raises as `find_restorer` does."""
+def with_remarks(
+    plan: RestorePlan, engine: str, ssh: str, *, safety_comes: bool, version: str = UNKNOWN
+) -> RestorePlan:
+    """The plan with sentences on who carries it out, what cannot be undone, and data of another version than `version`.
+
+    Raises as `find_restorer` does.
+    """
     tool = find_restorer(engine, ssh, plan)
     name = f"{tool.program} {tool.version}{f' on {tool.ssh}' if tool.ssh else ''}" if tool else ""
-    more = remarks(plan, name, safety_comes=safety_comes)
+    more = (*remarks(plan, name, safety_comes=safety_comes), *_of_another_version(plan, version))
     return plan.model_copy(update={"sentences": (*plan.sentences, *more)})
+
+
+def _of_another_version(plan: RestorePlan, version: str) -> tuple[str, ...]:
+    """A sentence where the archive's data is not of the manager's version, as far as both are known."""
+    if UNKNOWN in (plan.version or UNKNOWN, version or UNKNOWN) or plan.version == version or not plan.loads:
+        return ()
+    behaves = "a manager migrates data of an older version, and does not start with that of a newer one"
+    return (f"The archive is of Apinizer {plan.version}, the manager of {version}: {behaves}.",)
 
 
 def put_back(

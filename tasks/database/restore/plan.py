@@ -64,6 +64,7 @@ def make_restore_plan(
     another = [f"{native_only.happened} {native_only.observed} {native_only.next}"] if native_only else []
     return RestorePlan(
         archive=archive,
+        version=manifest.apinizer_version if manifest else "",
         database=request.database,
         source_database=request.source,
         actions=tuple(actions),

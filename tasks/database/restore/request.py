@@ -120,12 +120,14 @@ class RestorePlan(BaseModel):
     """What a restore would do, and sentences on what it would leave alone.
 
     `refused` holds the first reason not to begin, `native_only` the first that another engine may take away,
-    whatever comes before it; `documents` and `bytes` are what would be loaded.
+    whatever comes before it; `documents` and `bytes` are what would be loaded; `version` is the Apinizer's whose data
+    the archive holds, "" where nothing says it.
     """
 
     model_config = ConfigDict(frozen=True)
 
     archive: str
+    version: str = ""
     database: str
     source_database: str
     actions: tuple[Action, ...] = ()

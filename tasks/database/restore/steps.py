@@ -17,7 +17,7 @@ from tasks.database.restore.look import look
 from tasks.database.restore.plan import RestorePlan, RestoreRequest
 from tasks.database.restore.plan_text import evidence_markdown, plan_markdown
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
-from tasks.database.source import address_of
+from tasks.database.source import UNKNOWN, address_of
 from tasks.database.steps import need_of
 from tasks.domain.amounts import megabytes
 from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError
@@ -100,8 +100,11 @@ def plan_restore(
     request: RestoreRequest,
     order: BackupOrder,
     safety_comes: bool,  # noqa: FBT001 - a task's parameter
+    version: str = UNKNOWN,
 ) -> RestorePlan:
     """Prove the archive, decide what happens to each collection, keep that as an artifact; raise the plan's refusal.
+
+    `version` is the manager's.
 
     With `safety_comes` a plan that lacks nothing but the backup of what is there now is not refused yet, nor is one
     that another engine can carry out, unless the order's is native.
@@ -121,7 +124,7 @@ def plan_restore(
         )
         against = what_stands_against(plan, order.engine, safety_comes=safety_comes)
         if against is None:
-            plan = with_remarks(plan, order.engine, order.ssh, safety_comes=safety_comes)
+            plan = with_remarks(plan, order.engine, order.ssh, safety_comes=safety_comes, version=version)
         keep_page("restore-plan", plan_markdown(plan), f"Restore {plan.database}")
         if against is not None:
             raise against.error()

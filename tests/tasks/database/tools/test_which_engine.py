@@ -119,6 +119,21 @@ def test_what_is_to_be_known_of_the_way_is_in_the_plan(tools: Installed) -> None
     assert told(plan(verb=Verb.CREATE), "auto", safety_comes=False) == ""
 
 
+@pytest.mark.parametrize(
+    ("archive", "manager", "told"),
+    [
+        ("2025.11.1", "2025.04.3", True),
+        ("2025.04.3", "2025.04.3", False),
+        ("", "2025.04.3", False),
+        ("2025.04.3", "unknown", False),
+    ],
+)
+def test_data_of_another_version_than_the_managers_is_told(archive: str, manager: str, *, told: bool) -> None:
+    found = plan(verb=Verb.REPLACE).model_copy(update={"version": archive})
+    sentences = with_remarks(found, "native", "", safety_comes=True, version=manager).sentences
+    assert any("does not start with that of a newer one" in one for one in sentences) is told
+
+
 def test_who_restores(tools: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_restorer("auto", "", plan()) is None
     assert find_restorer("native", "", plan("native")) is None
