@@ -356,6 +356,8 @@ def test_nobody_listens_and_nobody_knows_the_name() -> None:
 def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with served() as registry:
         registry.put_image(WORKER, LAYERS)
+        for name in ("http_proxy", "no_proxy"):  # these win, and an embedded server of another test may have set them
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         monkeypatch.setenv("NO_PROXY", "")
         with pytest.raises(TemporaryError):
