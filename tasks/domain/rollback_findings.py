@@ -6,7 +6,7 @@ from tasks.domain.component import Component
 from tasks.domain.errors import UsageError
 from tasks.domain.finding import Finding, blocking, warning
 from tasks.domain.inventory import ComponentContainer, DeploymentFacts, DeploymentKey, Inventory
-from tasks.domain.journal import Before, Entry, Journal
+from tasks.domain.journal import Before, Entry, Journal, planned_name
 from tasks.domain.reference import ImageReference
 from tasks.domain.risk import risks
 from tasks.domain.step import RolloutStep
@@ -156,7 +156,13 @@ def gone(journal: Journal, inventory: Inventory, without: Collection[str]) -> li
     changed = dict.fromkeys(
         [journal.manager, *(e.key for e in journal.entries if e.key and e.kind == "set-image" and not e.unmade)]
     )
-    return [
+    named = {planned_name(key) for key in (*there, *changed)} | set(without)
+    unchanged = [
+        warning("gone", f"{name} was of the upgrade's plan, was not changed by it, and is gone: it is not made anew.")
+        for name in journal.planned
+        if name not in named
+    ]
+    return unchanged + [
         blocking(
             "gone",
             f"{key} is gone, or none of its containers runs an image of Apinizer any more.",

@@ -25,7 +25,7 @@ CASES = [
 KNOWN = {
     "name", "before", "overrides", "set", "again", "now", "new", "request", "current", "running", "scaled", "abandoned",
     "without", "manager", "stages", "titles", "there", "replicas", "expected", "findings", "blocked", "says", "database",
-    "refused", "to",
+    "refused", "to", "planned",
 }  # fmt: skip
 
 
@@ -38,7 +38,8 @@ def journal_of(case: dict[str, Any], before: Inventory) -> Journal:
         entries.append(image_entry(facts, images, images=found, generation=3, replicas=9))
     request = PlanRequest.model_validate({"to": "2025.07.0"} | case.get("request", {}))
     said = case.get("current", "2025.04.3")
-    return upgrade_journal(tuple(entries), request=request, to=request.to, current=Version(said) if said else None)
+    journal = upgrade_journal(tuple(entries), request=request, to=request.to, current=Version(said) if said else None)
+    return journal.model_copy(update={"planned": tuple(case.get("planned", ()))})
 
 
 def world_now(case: dict[str, Any]) -> Inventory:
