@@ -31,6 +31,7 @@ from tests.flows.world import (
     MANAGER,
     NEW,
     OLD,
+    WORKERS,
     Watching,
     World,
     archives,
@@ -455,6 +456,26 @@ def test_a_manager_that_somebody_starts_meanwhile(
     assert failed.at(OLD) == ALL
     with opened(failed.sandbox.mongo_uri) as database:
         assert not [name for name in database.list_collection_names() if "introduced" in name]
+
+
+def test_with_all_stopped_a_worker_that_somebody_starts_in_mid_restore_ends_it(
+    failed: World, back: Callable[..., dict[str, Any]]
+) -> None:
+    worker, put = WORKERS[0], list[str]()
+    start = Once("restore", "from", lambda: failed.change(failed.path(worker), {"spec": {"replicas": 1}}))
+    with (
+        listening(start),
+        listening(lambda event: put.append(event.text) if "collection checked" in event.text else None),
+        pytest.raises(DriftError) as raised,
+    ):
+        back(stop_all=True)
+    assert start.acted
+    assert worker.partition("/")[2] in raised.value.observed
+    assert "Start nothing on it" in raised.value.safe
+    assert "left as found" not in raised.value.safe, "that is said of a Deployment, and not of the database"
+    assert not put, "nothing was put in place after it"
+    assert back(stop_all=True)["restored"]
+    assert failed.at(OLD) == ALL
 
 
 def test_a_manager_that_somebody_starts_between_two_tries(

@@ -20,7 +20,7 @@ from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.source import UNKNOWN, address_of
 from tasks.database.steps import need_of
 from tasks.domain.amounts import megabytes
-from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError
+from tasks.domain.errors import NOTHING_CHANGED, StoppedError, UpgradeError, before_any_change
 from tasks.domain.inventory import DeploymentKey
 from tasks.record import stopping
 from tasks.record.artifacts import flush, keep_page
@@ -182,7 +182,8 @@ def put_back_guarded(
         tell("restore", State.LOG, sentence)
 
     with failure_told("restore"), _again():
-        guard()  # the safety backup took its time
+        with before_any_change():  # what stops it here says nothing of the database
+            guard()  # the safety backup took its time
         address = address_of(connected(installation), manager)
         need = need_of(address, "restore", archive=Path(archive).name)
         kept = Path(safety) if safety else None
