@@ -83,6 +83,7 @@ def test_containerd_to_nodes_staged_before(cluster: Cluster) -> None:
     assert_upgraded(cluster, text)
 
 
+@pytest.mark.part
 def test_docker_to_registry(cluster: Cluster) -> None:
     cluster.reset()
     prefix = f"{os.environ['REALCLUSTER_REGISTRY']}/apinizercloud"
@@ -152,6 +153,7 @@ def test_registry_to_registry(cluster: Cluster, upstream: str) -> None:
     assert_upgraded(cluster, text, prefix)
 
 
+@pytest.mark.part
 def test_registry_to_nodes_whose_old_images_came_from_docker(cluster: Cluster, upstream: str) -> None:
     """Sameness over both forms: compressed layers come where uncompressed ones are held."""
     cluster.reset()

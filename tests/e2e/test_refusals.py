@@ -91,6 +91,7 @@ def test_a_wrong_database_password(cluster: Cluster) -> None:
         cluster.kubectl("patch", "secret", "-n", "apinizer", "mongo-db-credentials", "-p", json.dumps(patch))
 
 
+@pytest.mark.part
 def test_a_database_that_is_down(cluster: Cluster) -> None:
     config = cluster.backups / "site.yaml"
     with socket.socket() as unused:

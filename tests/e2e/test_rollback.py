@@ -79,6 +79,7 @@ def test_back_from_a_crashed_migration_then_on_to_another_release(cluster: Clust
     assert cluster.images() == {name: repository(name, NEW) for name in SEVEN}
 
 
+@pytest.mark.part
 def test_back_across_both_renames_after_all_was_upgraded(cluster: Cluster, database: Client) -> None:
     cluster.reset()
     cluster.import_images(NEXT)

@@ -115,6 +115,7 @@ def test_a_manager_that_crashes_is_said_with_its_last_words_and_workers_are_unto
     assert {name for name in SEVEN if before[name] != after[name]} == {"apinizer/manager"}
 
 
+@pytest.mark.part
 def test_an_api_server_that_restarts_in_mid_rollout_does_not_end_the_run(cluster: Cluster) -> None:
     cluster.reset()
     cluster.import_images("2025.07.0")
