@@ -10,7 +10,7 @@ from prefect import task
 from tasks.cluster.rollout_view import generation_of
 from tasks.cluster.scaling_steps import ask_replicas
 from tasks.cluster.session import connected
-from tasks.database.connection import hosts_of, open_database
+from tasks.database.connection import open_database
 from tasks.database.difference import Difference, difference_markdown, read_difference
 from tasks.database.manifest import load
 from tasks.database.order import BackupOrder
@@ -84,18 +84,7 @@ def keep_safety(installation: str, way: WayBack, made: BackupResult, version: st
     """Write into the journal where the database as it is now was kept, proved."""
     record = held_record(installation)
     address = address_of(connected(installation), way.upgrade.manager)
-    record.safety(
-        BackupMade(
-            host=made.host,
-            archive=made.archive,
-            sha256=made.sha256,
-            documents=made.documents,
-            database=address.name,
-            hosts=tuple(sorted(hosts_of(address.uri.get_secret_value()).split(","))),
-            version=version,
-            made=datetime.now(UTC),
-        )
-    )
+    record.safety(made.noted(address, version, datetime.now(UTC)))
 
 
 def usable_safety(installation: str, way: WayBack, order: BackupOrder) -> BackupMade | None:

@@ -33,6 +33,7 @@ from tasks.database.sweep import remove_old
 from tasks.domain.amounts import megabytes
 from tasks.domain.errors import TemporaryError, UnprovenError, UpgradeError
 from tasks.domain.inventory import DeploymentKey, Facts
+from tasks.domain.journal import BackupMade
 from tasks.domain.plan_text import table
 from tasks.record import stopping
 from tasks.record.artifacts import keep_page
@@ -69,6 +70,19 @@ class BackupResult(Facts):
     def where(self) -> str:
         """For messages: the path, and the host it is on."""
         return f"{self.archive} on {self.host}"
+
+    def noted(self, address: DatabaseAddress, version: str, made: datetime) -> BackupMade:
+        """As a journal has it: of the database at `address`, with Apinizer's `version`, proved at the time `made`."""
+        return BackupMade(
+            host=self.host,
+            archive=self.archive,
+            sha256=self.sha256,
+            documents=self.documents,
+            database=address.name,
+            hosts=tuple(sorted(hosts_of(address.uri.get_secret_value()).split(","))),
+            version=version,
+            made=made,
+        )
 
 
 @task(name="database found", task_run_name="installation", **LOOKS)

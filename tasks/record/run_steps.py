@@ -9,7 +9,7 @@ from prefect import task
 
 from tasks.cluster.session import connected
 from tasks.database.source import address_of
-from tasks.database.steps import BackupResult, need_of, told_proof
+from tasks.database.steps import BackupResult, told_proof
 from tasks.domain.component import Component
 from tasks.domain.errors import BlockedError, DriftError, UnprovenError
 from tasks.domain.inventory import DeploymentFacts, DeploymentKey, Inventory
@@ -127,20 +127,9 @@ def note_backup(installation: str, backup: BackupResult, version: str) -> None:
     """Write the proved backup into the journal: from now on it is the run's."""
     record = held_record(installation)
     manager = _manager_of(record)
-    need = need_of(address_of(connected(installation), manager), "upgrade")
+    address = address_of(connected(installation), manager)
     with failure_told("journal"):
-        record.backed_up(
-            BackupMade(
-                host=backup.host,
-                archive=backup.archive,
-                sha256=backup.sha256,
-                documents=backup.documents,
-                database=need.database,
-                hosts=tuple(sorted(need.hosts.split(","))),
-                version=version,
-                made=record.now(),
-            )
-        )
+        record.backed_up(backup.noted(address, version, record.now()))
 
 
 @task(name="backup of before", task_run_name="backup of before", **LOOKS)

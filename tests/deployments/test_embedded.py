@@ -6,9 +6,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -18,6 +17,7 @@ import pytest
 
 from deployments.embedded import EmbeddedServer, prepare
 from tasks.domain.errors import UpgradeError
+from tests.flows.world import eventually
 
 PREPARE = [sys.executable, "-m", "deployments.embedded", "prepare"]
 
@@ -116,15 +116,6 @@ def answer(server: EmbeddedServer, path: str, password: str | None = None) -> in
             return int(response.status)
     except HTTPError as error:
         return error.code
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def running(pid: int) -> bool:

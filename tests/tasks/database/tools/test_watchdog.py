@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+
+from tests.flows.world import eventually
 
 STARTER = """
 import sys, time
@@ -24,27 +25,18 @@ def runs(pid: int) -> bool:
     return state != "Z"
 
 
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def test_it_ends_with_a_starter_that_stands_still(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, str(told)], env={**os.environ, "PYTHONPATH": str(Path.cwd())}
     )
     try:
-        assert within(20, lambda: told.exists() and told.read_text().endswith("\n"))
+        assert eventually(lambda: told.exists() and told.read_text().endswith("\n"))
         tool = int(told.read_text())
         time.sleep(2.5)
         assert runs(tool)  # it was told of all the while
         starter.send_signal(signal.SIGSTOP)
-        assert within(15, lambda: not runs(tool))
+        assert eventually(lambda: not runs(tool), 15)
         starter.send_signal(signal.SIGCONT)
         assert starter.wait(15) is not None
     finally:
