@@ -24,6 +24,7 @@ from tasks.images.prune import is_ours
 from tasks.images.pruning import NodeLook, all_nodes, extra_nodes, look_at_nodes, reported, repositories_of
 from tasks.images.survey_text import survey_value
 from tasks.images.surveying import Survey, at_once, survey
+from tasks.images.unreached import refusal
 
 PATIENCE = 10.0
 
@@ -38,15 +39,19 @@ class Seen:
 
 
 def status(settings: InstallationSettings, wish: PlanRequest | None, held: Path | None, output: Format) -> None:
-    """Print it; raise where the cluster, the source or a node that `held` needs cannot be asked."""
+    """Print it; raise where the cluster, the source or a node could not be asked: what the others told is shown first."""
     with Interruption(), before_any_change():
         if held is not None and settings.images.way.target != "nodes":
             raise _no_runtimes()
+        written = ""
         connections = Connections.open(settings, patience=PATIENCE)
         seen = _look(connections)
         wanted, error = _wanted(connections, seen.inventory, wish)
-        if held is not None:
+        # A node that could not be asked would be thought to hold everything.
+        if held is not None and not _failed(seen):
             _write_held(settings, seen, held)
+            written = f"Written: {held}"
+        error = error or refusal(_failed(seen) | dict(wanted.failed if wanted else {}))
         if output is Format.JSON:
             value = _value(seen) | _wanted_value(wish, wanted)
             if error is not None:
@@ -56,8 +61,8 @@ def status(settings: InstallationSettings, wish: PlanRequest | None, held: Path 
             _print(seen)
             if wish and wanted:
                 _print_survey(wish, wanted)
-            if held is not None:
-                console().print(f"Written: {held}", markup=False)
+            if written:
+                console().print(written, markup=False)
             if error is not None:
                 raise error
         sys.stdout.flush()
@@ -96,10 +101,7 @@ def _survey(connections: Connections, inventory: Inventory, wish: PlanRequest) -
 
 
 def _write_held(settings: InstallationSettings, seen: Seen, path: Path) -> None:
-    """What all nodes hold: a node that could not be asked would be thought to hold everything, so it is an error."""
-    failed = next((look.error for look in seen.looks if look.error), None)
-    if failed is not None:
-        raise failed
+    """What all nodes hold."""
     targets = [target_for_node(settings.images, look.node) for look in seen.looks]
     holdings = at_once(lambda target: target.look(()), targets, settings.images.parallel)
     by_name = {look.key: each for look, each in zip(seen.looks, holdings, strict=True)}
@@ -111,6 +113,10 @@ def _write_held(settings: InstallationSettings, seen: Seen, path: Path) -> None:
             observed=error.strerror or type(error).__name__,
             next="Name a file that this user may write with --held.",
         ) from None
+
+
+def _failed(seen: Seen) -> dict[str, UpgradeError]:
+    return {look.key: look.error for look in seen.looks if look.error is not None}
 
 
 def _rows(seen: Seen) -> list[tuple[str, Any, str]]:

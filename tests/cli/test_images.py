@@ -125,6 +125,27 @@ def test_status_shows_what_is_there_though_the_source_lacks_the_version(cli: Cli
         assert ran.document["error"]["safe"] == "Nothing was changed."
 
 
+def test_status_fails_where_a_node_cannot_be_asked_and_shows_the_rest(cli: Cli, world: World, tmp_path: Path) -> None:
+    held = tmp_path / "held.json"
+    nodes = ("--node", "node-a=127.0.0.1:1", "--node", "node-b=127.0.0.1:2", "--held", str(held))
+    with served() as registry:
+        for name in ("manager", "worker", "cache", "apiportal", "integration"):
+            registry.put_image(f"upstream/{name}:{NEW}", [b"base" * 1000])
+        source = ("--source-prefix", f"{registry.host}/upstream", "--source-plain-http")
+        ran = cli("images", "status", "--to", NEW, "--way", "registry-to-nodes", *source, *nodes)
+    assert ran.code == 1, ran
+    first = [line.split()[0] for line in ran.out.splitlines() if line.startswith("node-")]
+    assert first == ["node-a", "node-b"] * 2, "what each table says of them"
+    four_parts(ran.err[ran.err.index("Error: ") :])
+    assert "2 nodes could not be asked: node-a, node-b." in ran.err
+    assert ran.err.count("Connection refused") == 2
+    ran = cli("images", "status", "--way", "docker-to-nodes", *nodes, "-o", "json")
+    assert ran.code == ran.document["exit_code"] == 1
+    assert "2 nodes could not be asked" in ran.document["error"]["happened"]
+    assert [node["error"]["observed"].count("refused") for node in ran.document["nodes"]] == [1, 1]
+    assert not held.exists(), "it would be a list of nothing"
+
+
 def chosen(*arguments: str, monkeypatch: pytest.MonkeyPatch, **environment: str) -> ImageSourceSettings:
     """The settings of images that `images stage` would run with."""
     seen: list[InstallationSettings] = []
