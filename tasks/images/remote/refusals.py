@@ -26,12 +26,19 @@ _REFUSED_KEY = ("Permission denied (", "Too many authentication failures", "No m
 _CONFIGURATION = ("Bad configuration option", "Can't open user config file", "bad configuration options",
                   "Bad owner or permissions", "unsupported option", "keyword ", "Bad port", "missing argument")  # fmt: skip
 _UNKNOWN_NAME = ("Could not resolve hostname", "Name or service not known")
+_UNRESOLVED = re.compile(r"Could not resolve hostname (\S+):")
+_REFUSED_AT = re.compile(r"^(\S+)@(\S+): Permission denied \(", re.MULTILINE)
 _FOR_NOW = "Temporary failure in name resolution"
 _NO_SUDO = ("a password is required", "a terminal is required", "no tty present")
 _NOT_ALLOWED = ("is not in the sudoers file", "is not allowed to", "may not run sudo")
 # Whoever wrote it, a shell of whatever kind, env or sudo.
 _NO_PROGRAM = re.compile(r"not found|No such file or directory|Unknown command", re.IGNORECASE)
 _SUDO_FINDS_NONE = re.compile(r"^sudo: \S+: command not found", re.MULTILINE)
+# As shells, busybox's env and coreutils' say that there is no sudo; "sudo: ctr: command not found" is sudo's own word.
+_NO_SUDO_THERE = re.compile(
+    r"\bsudo\W{0,3}: (?:command )?not found|(?:command not found|Unknown command): \W?sudo\b|"
+    r"\bsudo\W{0,3}: No such file or directory"
+)
 _SOCKET_DENIED = re.compile(r"permission denied.{0,200}\.sock|\.sock.{0,200}permission denied", re.IGNORECASE | re.DOTALL)  # fmt: skip
 
 
@@ -41,17 +48,23 @@ def of_connection(host: Host, stderr: str, effective: Mapping[str, str]) -> Upgr
     if "Host key verification failed" in stderr or _CHANGED in stderr:
         return _host_key(host, stderr, effective)
     if any(each in stderr for each in _REFUSED_KEY):
-        who = f"as {effective['user']}" if effective.get("user") else ""
+        refused = _REFUSED_AT.search(stderr)
+        jump = _jump_host(host, refused[2] if refused else "", effective)
+        user = refused[1] if refused and jump else effective.get("user")
+        who = f"as {user}" if user else ""
         return UnauthorizedError(
-            f"{host.name} refused the SSH login {who}".rstrip() + ".",
+            f"{jump or host.name} refused the SSH login {who}".rstrip() + ".",
             observed=observed,
             next="Give the user and the private key that the machine knows, or load the key into the agent.",
         )
     if any(each in stderr for each in _CONFIGURATION):
         return UsageError(f"ssh does not accept its configuration for {host.name}.", observed=observed)
     if any(each in stderr for each in _UNKNOWN_NAME) and _FOR_NOW not in stderr:
+        unresolved = _UNRESOLVED.search(stderr)
+        name = unresolved[1] if unresolved else effective.get("hostname") or host.destination
+        jump = _jump_host(host, name, effective)
         return NotFoundError(
-            f"{host.name} has no address: {effective.get('hostname') or host.destination} is not known.",
+            f"{jump} has no address." if jump else f"{host.name} has no address: {name} is not known.",
             observed=observed,
             next="Give the machine's address, or a name that resolves here.",
         )
@@ -72,6 +85,12 @@ def of_command(host: Host, program: str, code: int, stderr: str) -> UpgradeError
         return ForbiddenError(
             f"sudo on {host.name} does not let the user run {program}.", observed=told(stderr), next=_sudoers(host, program)
         )  # fmt: skip
+    if code in (126, 127) and _NO_SUDO_THERE.search(stderr):
+        return NotFoundError(
+            f"sudo was not found on {host.name}.",
+            observed=told(stderr),
+            next=f"Install sudo there; or log in as root, or as a user who may run {program}, without --sudo.",
+        )
     if (code in (126, 127) and _NO_PROGRAM.search(stderr or "not found")) or _SUDO_FINDS_NONE.search(stderr):
         return NotFoundError(
             f"{program} was not found on {host.name}.",
@@ -95,6 +114,13 @@ def told(stderr: str, lines: int = 6) -> str:
     """The last lines of what was printed, without empty ones and without ssh's banner of at signs."""
     kept = [line.rstrip() for line in stderr.splitlines() if line.strip(" @\r")]
     return "\n".join(kept[-lines:])[-2000:]
+
+
+def _jump_host(host: Host, name: str, effective: Mapping[str, str]) -> str:
+    """ "The jump host NAME to node-a" where that is whom ssh speaks of, and not the machine itself; else ""."""
+    through = host.hops or {"proxyjump", "proxycommand"} & {key for key, value in effective.items() if value != "none"}
+    own = {host.destination.rpartition("@")[2].lower(), effective.get("hostname", "").lower()}
+    return f"The jump host {name} to {host.name}" if through and name and name.lower() not in own else ""
 
 
 def _needs_password(host: Host, program: str, stderr: str) -> ForbiddenError:

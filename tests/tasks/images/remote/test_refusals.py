@@ -23,7 +23,7 @@ EFFECTIVE = {"hostname": "10.0.0.7", "port": "2222", "user": "op",
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_refusal(case: dict[str, Any]) -> None:
     if case["code"] == SSH_FAILED:
-        error = of_connection(HOST, case["stderr"], EFFECTIVE)
+        error = of_connection(replace(HOST, jump=case.get("jump", "")), case["stderr"], EFFECTIVE)
     else:
         error = of_command(HOST, "ctr", case["code"], case["stderr"])
     assert (type(error).__name__ if error else "") == case["error"]
