@@ -219,6 +219,14 @@ def _checked_prefix(value: str) -> str:
     return value
 
 
+def way_of_bundle(settings: ImageSourceSettings) -> Way:
+    """Where a bundle goes if nobody says it: to the registry where the settings' own way leads there, else to the nodes.
+
+    A registry's prefix alone says what images are called, and not that anything may be pushed there.
+    """
+    return Way.BUNDLE_TO_REGISTRY if settings.way.target == "registry" else Way.BUNDLE_TO_NODES
+
+
 def by_way(settings: ImageSourceSettings, way: Way | None, *, bundle: str = "") -> ImageSourceSettings:
     """The same settings with another way, or from another bundle; raise `UsageError` where they do not go together.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from blocks.image_settings import ImageSourceSettings, by_way
+from blocks.image_settings import ImageSourceSettings, by_way, way_of_bundle
 from blocks.installation import installation as settings_of
 from flows.passage import Passage
 from flows.stage import SAFE, staged
@@ -31,7 +31,7 @@ def load(
     Args:
         bundle: The path of the bundle's file on the worker's machine.
         installation: The name of the block "Apinizer installation"; it says how nodes or the registry are reached.
-        way: bundle-to-nodes or bundle-to-registry; to the registry where the installation names one, if empty.
+        way: bundle-to-nodes or bundle-to-registry; if empty, to where the installation's own way leads, or the nodes.
         allowed_signers: Whose signature it must bear, a file as ssh-keygen takes it; the installation's own if empty.
         repositories: A component's repository name at that version, where the sources disagree, e.g. {"portal": "apiportal"}.
     """
@@ -54,5 +54,4 @@ def from_bundle(
     if allowed_signers:
         source = settings.source.model_copy(update={"allowed_signers": allowed_signers})
         settings = settings.model_copy(update={"source": source})
-    chosen = way or (Way.BUNDLE_TO_REGISTRY if settings.kind == "registry" else Way.BUNDLE_TO_NODES)
-    return by_way(settings, chosen, bundle=bundle)
+    return by_way(settings, way or way_of_bundle(settings), bundle=bundle)

@@ -96,7 +96,10 @@ def load(
     output: opt.Output = opt.Format.TEXT,
     images: img.Choices,
 ) -> None:
-    """Verify a bundle whole, then bring its images to the nodes, or to the registry with --way bundle-to-registry."""
+    """Verify a bundle whole, then bring its images to the nodes, or to the registry with --way bundle-to-registry.
+
+    Without --way it goes to where the configuration's own way leads.
+    """
     from deployments.cli import images_staging
 
     settings = place.settings(image_prefix=place.image_prefix)

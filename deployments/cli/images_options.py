@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from blocks.image_settings import by_way
+from blocks.image_settings import by_way, way_of_bundle
 from blocks.settings import InstallationSettings, installation_of
 from deployments.cli import options as opt
 from deployments.cli.grouping import Command, grouped, options_of, reads_as
@@ -267,9 +267,8 @@ _SOURCE = {"docker": "Docker engine", "containerd": "containerd", "registry": "r
 
 
 def with_bundle(settings: InstallationSettings, choices: Choices, file: Path) -> InstallationSettings:
-    """The settings of a run that loads `file`: the way that is asked for, else the one that the settings imply."""
-    implied = Way.BUNDLE_TO_REGISTRY if settings.images.kind == "registry" else Way.BUNDLE_TO_NODES
-    way = way_of(choices.get("way") or implied)
+    """The settings of a run that loads `file`: the way that is asked for, else to where the settings' own way leads."""
+    way = way_of(choices.get("way") or way_of_bundle(settings.images))
     if way.source != "bundle":
         raise UsageError(
             f"--way {way} does not begin with a bundle.",

@@ -146,13 +146,15 @@ def test_status_fails_where_a_node_cannot_be_asked_and_shows_the_rest(cli: Cli, 
     assert not held.exists(), "it would be a list of nothing"
 
 
-def chosen(*arguments: str, monkeypatch: pytest.MonkeyPatch, **environment: str) -> ImageSourceSettings:
-    """The settings of images that `images stage` would run with."""
+def chosen(
+    *arguments: str, monkeypatch: pytest.MonkeyPatch, command: str = f"stage --to {NEW}", **environment: str
+) -> ImageSourceSettings:
+    """The settings of images that the command would run with."""
     seen: list[InstallationSettings] = []
-    monkeypatch.setattr(images_staging, "stage", lambda settings, *_: seen.append(settings))
+    monkeypatch.setattr(images_staging, command.split()[0], lambda settings, *_: seen.append(settings))
     for name, value in environment.items():
         monkeypatch.setenv(f"APINIZER_UPGRADE_{name}", value)
-    assert exit_code_of(app, ["images", "stage", "--to", NEW, *arguments]) == 0
+    assert exit_code_of(app, ["images", *command.split(), *arguments]) == 0
     return seen[0].images
 
 
@@ -242,6 +244,26 @@ def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("file", "options", "way"),
+    [
+        ("{}", "", Way.BUNDLE_TO_NODES),
+        ("{}", "--image-prefix docker.io/apinizercloud", Way.BUNDLE_TO_NODES),
+        ("images: {kind: registry, prefix: r.local/a, way: docker-to-nodes}", "", Way.BUNDLE_TO_NODES),
+        ("images: {kind: registry, prefix: r.local/a, way: docker-to-registry}", "", Way.BUNDLE_TO_REGISTRY),
+        ("images: {way: docker-to-nodes}", "--way bundle-to-registry --image-prefix r.local/a", Way.BUNDLE_TO_REGISTRY),
+        ("images: {kind: registry, prefix: r.local/a, way: docker-to-registry}", "--way bundle-to-nodes", Way.BUNDLE_TO_NODES),
+    ],
+)
+def test_a_bundle_is_pushed_only_where_a_way_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, options: str, way: Way
+) -> None:
+    """A prefix says what images are called: the nodes may get them by hand."""
+    (tmp_path / "config.yaml").write_text(file)
+    images = chosen("-f", str(tmp_path / "config.yaml"), *options.split(), command="load x.tar", monkeypatch=monkeypatch)
+    assert images.way is way
+
+
 def test_a_proxy_is_the_prefix_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     images = chosen("--way", "proxy", "--image-prefix", "proxy.local/apinizercloud", monkeypatch=monkeypatch)
     assert (images.kind, images.prefix, images.way) == ("proxy", "proxy.local/apinizercloud", Way.PROXY)
@@ -293,7 +315,7 @@ def test_a_bundle_made_without_a_cluster_and_loaded(
         assert made.code == 0, made
         file = Path(made.document["path"])
         assert file.parent == tmp_path.resolve()
-        way = ("--image-prefix", f"{registry.host}/apinizercloud", "--plain-http")
+        way = ("--way", "bundle-to-registry", "--image-prefix", f"{registry.host}/apinizercloud", "--plain-http")
         loaded = cli("images", "load", file, *way, env=prefect_env)
         assert loaded.code == 0, loaded
         assert registry.manifest(f"apinizercloud/apiportal:{NEW}")
