@@ -151,7 +151,7 @@ def chosen(
 ) -> ImageSourceSettings:
     """The settings of images that the command would run with."""
     seen: list[InstallationSettings] = []
-    monkeypatch.setattr(images_staging, command.split()[0], lambda settings, *_: seen.append(settings))
+    monkeypatch.setattr(images_staging, command.split(maxsplit=1)[0], lambda settings, *_: seen.append(settings))
     for name, value in environment.items():
         monkeypatch.setenv(f"APINIZER_UPGRADE_{name}", value)
     assert exit_code_of(app, ["images", *command.split(), *arguments]) == 0
@@ -252,7 +252,11 @@ def test_every_option_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None
         ("images: {kind: registry, prefix: r.local/a, way: docker-to-nodes}", "", Way.BUNDLE_TO_NODES),
         ("images: {kind: registry, prefix: r.local/a, way: docker-to-registry}", "", Way.BUNDLE_TO_REGISTRY),
         ("images: {way: docker-to-nodes}", "--way bundle-to-registry --image-prefix r.local/a", Way.BUNDLE_TO_REGISTRY),
-        ("images: {kind: registry, prefix: r.local/a, way: docker-to-registry}", "--way bundle-to-nodes", Way.BUNDLE_TO_NODES),
+        (
+            "images: {kind: registry, prefix: r.local/a, way: docker-to-registry}",
+            "--way bundle-to-nodes",
+            Way.BUNDLE_TO_NODES,
+        ),
     ],
 )
 def test_a_bundle_is_pushed_only_where_a_way_says_so(
@@ -260,7 +264,9 @@ def test_a_bundle_is_pushed_only_where_a_way_says_so(
 ) -> None:
     """A prefix says what images are called: the nodes may get them by hand."""
     (tmp_path / "config.yaml").write_text(file)
-    images = chosen("-f", str(tmp_path / "config.yaml"), *options.split(), command="load x.tar", monkeypatch=monkeypatch)
+    images = chosen(
+        "-f", str(tmp_path / "config.yaml"), *options.split(), command="load x.tar", monkeypatch=monkeypatch
+    )
     assert images.way is way
 
 
