@@ -16,7 +16,7 @@ from tasks.images.registry.address import Repository
 from tasks.images.registry.lines import Lines, never
 from tasks.images.registry.login import Login
 from tasks.images.registry.refusals import Answer, refusal
-from tasks.images.registry.transport import SilentError, told
+from tasks.images.registry.transport import PLAIN_OPTION, SilentError, told
 
 # A registry that answered before is given the time of a restart; one that never did is soon said to be away.
 TRIES = 5
@@ -187,7 +187,7 @@ class RegistryClient:
             raise UpgradeError(
                 f"{before.netloc} leads to an address without TLS.",
                 observed=f"Location: {after.scheme}://{after.netloc}{after.path}",
-                next="Where that is meant, name the registry as insecure (plain HTTP).",
+                next=f"Where that is meant, say that it has no TLS: {PLAIN_OPTION}.",
             )
         return urlunsplit(after)
 

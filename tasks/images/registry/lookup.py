@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from tasks.domain.errors import NotFoundError, UnprovenError, UpgradeError
 from tasks.domain.reference import ImageReference
 from tasks.images.manifest import LARGEST_MANIFEST, choose_platform, image_of, is_index, parse_manifest
-from tasks.images.media import ACCEPT
+from tasks.images.media import ACCEPT, INDEXES, MANIFESTS
 from tasks.images.model import Image, Platform, digest_of, is_digest
 from tasks.images.registry.address import Repository, label_of, repository_of
 from tasks.images.registry.client import RegistryClient
 from tasks.images.registry.download import whole_blob
 from tasks.images.registry.refusals import Answer
+from tasks.images.registry.transport import UntrustedError
 
 LARGEST_CONFIG = 16 * 1024 * 1024
 TAGS_TOLD = 12
@@ -39,12 +40,14 @@ def find_image(
 def read_manifest(
     client: RegistryClient, at: Repository, label: str, name: str, *, hints: bool = True
 ) -> tuple[bytes, str, str]:
-    """Content, media type and digest of what a tag or digest names; raise `NotFoundError`, `UnprovenError`."""
+    """Content, media type and digest of what a tag or digest names; raise `NotFoundError`, `UnprovenError`, `UntrustedError`."""
     what = f"read the manifest of {name}"
     answer = client.ask("GET", at, client.url(at, f"manifests/{label}"), what, headers={"Accept": ACCEPT})
     if answer.status == 404:
         raise _not_there(tags_of(client, at) if hints else None, at, label, answer)
     client.require(answer, at, what, 200)
+    media_type = answer.headers.get("content-type", "").partition(";")[0].strip()
+    _require_of_a_registry(answer.body, media_type, at, what)
     found = digest_of(answer.body)
     for expected in (label, answer.headers.get("docker-content-digest", "")):
         if is_digest(expected) and expected != found:
@@ -55,7 +58,20 @@ def read_manifest(
             )
     if len(answer.body) > LARGEST_MANIFEST:
         raise UnprovenError(f"The manifest of {name} is too large.", observed=f"{len(answer.body)} bytes")
-    return answer.body, answer.headers.get("content-type", "").partition(";")[0].strip(), found
+    return answer.body, media_type, found
+
+
+def _require_of_a_registry(content: bytes, media_type: str, at: Repository, what: str) -> None:
+    """Raise `UntrustedError` for what nothing marks as a manifest, not even a damaged one: the page of a login or a proxy."""
+    if media_type in MANIFESTS or media_type in INDEXES or b'"schemaVersion"' in content:
+        return
+    beginning = " ".join(content[:200].decode("utf-8", "replace").split())
+    raise UntrustedError(
+        f"What answers at {at.host} is no registry, or something on the way answers for it.",
+        observed=f"To {what}: 200 {media_type or 'without a media type'}: {beginning or 'nothing'}",
+        next="Check the registry's name and port (another service, a page to log in at?), and HTTPS_PROXY, HTTP_PROXY and "
+        "NO_PROXY of this machine's environment.",
+    )
 
 
 def tags_of(client: RegistryClient, at: Repository) -> list[str] | None:

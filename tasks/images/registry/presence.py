@@ -30,6 +30,8 @@ def holds(reference: ImageReference, settings: ImageSourceSettings, *, registrie
             client.close()
     except UpgradeError:
         return None
+    if answer.headers.get("content-type", "").startswith("text/html"):
+        return None  # a page of something on the way, whatever its status
     return {200: True, 404: False}.get(answer.status)
 
 

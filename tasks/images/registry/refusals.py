@@ -71,7 +71,8 @@ def refusal(answer: Answer, host: str, what: str, *, user: str = "") -> UpgradeE
     observed = f"{host} answered {answer}"
     if answer.status == 401:
         return _not_known(answer, host, what, user)
-    if answer.status == 403 or "DENIED" in answer.codes:
+    # A registry that is busy may word it as it likes: its status says that another try can help.
+    if answer.status == 403 or ("DENIED" in answer.codes and answer.status not in TEMPORARY_STATUSES):
         who = f"The user {user!r}" if user else "Without a login one"
         return ForbiddenError(
             f"{who} may not {what} at {host}.",
@@ -87,7 +88,8 @@ def refusal(answer: Answer, host: str, what: str, *, user: str = "") -> UpgradeE
         return UpgradeError(
             f"{host} speaks TLS, and was spoken to without.",
             observed=observed,
-            next="Do not name this registry as insecure (plain HTTP).",
+            next="Leave out --plain-http, or --source-plain-http for the registry that images come from (insecure: in the "
+            "configuration).",
         )
     return UpgradeError(
         f"The registry {host} refused to {what}.",

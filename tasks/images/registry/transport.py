@@ -11,9 +11,13 @@ from tasks.domain.errors import BlockedError, TemporaryError, UpgradeError, Usag
 
 CA_OPTION = "the registry's CA file (--registry-ca, or --source-ca for the registry that images come from)"
 
+PLAIN_OPTION = (
+    "--plain-http, or --source-plain-http for the registry that images come from; insecure: in the configuration"
+)
+
 
 class UntrustedError(BlockedError):
-    """The registry's TLS is not what it should be: nothing that it says counts."""
+    """Whoever answers is not shown to be the registry (its TLS, a page instead of an answer): nothing that it says counts."""
 
 
 class SilentError(TemporaryError):
@@ -48,7 +52,7 @@ def _error(error: httpx.HTTPError, host: str, what: str, *, secure: bool) -> Upg
             return UntrustedError(
                 f"The registry {host} does not speak TLS.",
                 observed=f"To {what}: {_reason(cause)}",
-                next="Where it really has none, name the registry as insecure (plain HTTP).",
+                next=f"Where it really has none, say so: {PLAIN_OPTION}.",
             )
         if isinstance(cause, socket.gaierror):
             return TemporaryError(

@@ -7,7 +7,7 @@ from blocks.image_settings import ImageSourceSettings
 from tasks.domain.reference import ImageReference
 from tasks.images.registry import holds
 from tasks.images.registry.presence import access_for
-from tests.tasks.images.registry.served import PASSWORD, USER, Served, served
+from tests.tasks.images.registry.served import PASSWORD, USER, Faults, Ordered, Served, served
 
 NEXUS = "nexus.local:5000"
 
@@ -49,6 +49,13 @@ def test_the_settings_own_registry_gets_the_password() -> None:
         registry.put_image("apinizercloud/worker:1", [b"layer"])
         assert asked(registry, settings(f"{registry.host}/apinizercloud")) is True
         assert any(seen.authorization for seen in registry.requests())
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_page_of_something_on_the_way_says_nothing(status: int) -> None:
+    page = Ordered("HEAD", "/manifests/", status, headers={"Content-Type": "text/html; charset=utf-8"})
+    with served(faults=Faults(answers=[page])) as registry:
+        assert asked(registry, settings(f"{registry.host}/apinizercloud")) is None
 
 
 def test_another_registry_sees_neither_password_nor_plain_http() -> None:

@@ -265,8 +265,9 @@ def test_a_certificate_for_another_name(tmp_path: Path) -> None:
 
 def test_plain_http_where_tls_is_expected() -> None:
     with served(auth="basic") as registry:
-        with pytest.raises(BlockedError, match="does not speak TLS"):
+        with pytest.raises(BlockedError, match="does not speak TLS") as raised:
             find(registry, Access(USER, SecretStr(PASSWORD)))
+        assert "--plain-http" in raised.value.next
         assert registry.seen == []
 
 

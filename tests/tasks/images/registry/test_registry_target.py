@@ -332,6 +332,28 @@ def test_a_wrong_ca_is_not_an_image_that_is_not_there(tmp_path: Path) -> None:
         assert bring(source, images, RegistryTarget(Access(ca_file=registry.ca_file))).error is None
 
 
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "body"), [("text/html", b"<html>log in</html>"), ("application/json", b'{"login": true}'), ("", b"")]
+)
+def test_a_page_of_something_on_the_way_is_not_an_image_that_is_not_there(
+    kind: str, body: bytes, *, redirected: bool
+) -> None:
+    _, found = plain()
+    with served() as registry:
+        page = Ordered(
+            "GET", "/portal" if redirected else "/manifests/", 200, headers={"Content-Type": kind}, body=body
+        )
+        away = Ordered("GET", "/manifests/", 302, headers={"Location": f"http://{registry.host}/portal"}, times=9)
+        page.times = 9
+        registry.faults.answers += [page, away] if redirected else [page]
+        target = RegistryTarget(OPEN)
+        for ask in (target.look, target.refuse_other, target.prove):
+            with pytest.raises(BlockedError, match="is no registry") as raised:
+                ask(at(registry, found))
+            assert all(raised.value.as_json().values())
+
+
 def test_a_user_who_may_only_pull() -> None:
     source, found = plain()
     with served(auth="token", faults=Faults(pull_only=True)) as registry:
