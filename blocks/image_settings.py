@@ -137,6 +137,12 @@ class NodeAccessSettings(Settings):
         names = [(node.cluster, node.name) for node in self.named]
         if len(set(names)) != len(names):
             raise ValueError("a node is named twice")
+        places: dict[tuple[str, str, int], str] = {}
+        for node in self.named:
+            # Clones of one disk tell the same of themselves: one machine would be taken for the proof of two.
+            place = (node.cluster, node.host.lower(), node.port)
+            if node.host and not node.extra and places.setdefault(place, node.name) != node.name:
+                raise ValueError(f"{places[place]} and {node.name} have one host, and are two nodes")
         return self
 
     def of(self, name: str, cluster: str = "") -> NamedNode:
@@ -199,9 +205,9 @@ class ImageSourceSettings(Settings):
         if self.kind in ("as-is", "hub") and self.prefix:
             raise ValueError("a prefix needs a kind: registry or proxy")
         if self.way.target == "registry" and self.kind != "registry":
-            raise ValueError(f"the way {self.way} needs the kind registry and its prefix")
+            raise ValueError(f"the way {self.way} needs the kind registry and its prefix (--image-prefix)")
         if self.way is Way.PROXY and self.kind != "proxy":
-            raise ValueError("the way proxy needs the kind proxy and its prefix")
+            raise ValueError("the way proxy needs the kind proxy and its prefix (--image-prefix)")
         if self.way is Way.REGISTRY_TO_REGISTRY and (self.source.prefix or VENDOR) == self.prefix:
             raise ValueError("the registry that images are taken from is the one that they are brought to")
         return self

@@ -177,6 +177,7 @@ def with_images(settings: InstallationSettings, choices: Choices) -> Installatio
     _put(source, choices, {"source_prefix": "prefix", "docker_host": "docker"})
     _put(source, choices, {"bundle": "bundle", "signers": "allowed_signers"})
     _put(source["containerd"], choices, {"containerd_host": "ssh"})
+    _require_port(choices)
     _put(nodes, choices, {"ssh_user": "user", "ssh_port": "port", "ssh_key": "identity_file"})
     _put(nodes, choices, {"ssh_config": "config_file", "known_hosts": "known_hosts", "jump": "jump", "sudo": "sudo"})
     nodes["named"] = _named(nodes["named"], choices.get("node") or ())
@@ -184,6 +185,14 @@ def with_images(settings: InstallationSettings, choices: Choices) -> Installatio
     if way:
         by_way(chosen.images, None)  # raises where it lacks what it needs
     return chosen
+
+
+def _require_port(choices: Choices) -> None:
+    """0 means ssh's own in the configuration, and a slip on the command line; ports that are too high the settings refuse."""
+    if choices.get("ssh_port") == 0:
+        raise UsageError(
+            "--ssh-port 0 is no port.", observed="Ports are 1 to 65535.", next="Leave it out, and ssh takes its own."
+        )
 
 
 def _put(place: dict[str, Any], choices: Choices, names: dict[str, str]) -> None:
@@ -211,6 +220,7 @@ _NODE = re.compile(
 def _named(present: tuple[dict[str, Any], ...], given: "list[str] | tuple[str, ...]") -> list[dict[str, Any]]:
     """The nodes of the file, each with what an option says of it, then those that it does not name."""
     named = {(node["cluster"], node["name"]): dict(node) for node in present}
+    said: dict[tuple[str, str], str] = {}
     for text in given:
         found = _NODE.fullmatch(text)
         if found is None or found["host"].startswith("-") or not 0 < int(found["port"] or 22) < 65536:
@@ -220,6 +230,13 @@ def _named(present: tuple[dict[str, Any], ...], given: "list[str] | tuple[str, .
                 next="Write it as the cluster names the node, e.g. --node node-a=10.0.0.5:2222.",
             )
         key = _key(text, found["cluster"] or "", found["name"], named)
+        if key in said:
+            raise UsageError(
+                f"--node {text} says anew where {found['name']} is.",
+                observed=f"--node {said[key]} was given too.",
+                next="Say once where each node is.",
+            )
+        said[key] = text
         parts = {"host": found["host"].strip("[]"), "user": found["user"], "port": int(found["port"] or 0)}
         entry = named.setdefault(key, {"cluster": key[0], "name": key[1]})
         entry["expected"] = True

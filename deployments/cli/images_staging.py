@@ -67,7 +67,9 @@ def load(settings: InstallationSettings, file: Path, output: Format) -> None:
     def look() -> None:
         if not file.is_file():
             raise NotFoundError(
-                f"There is no bundle at {file}.", observed="No such file.", next="Name what `images bundle` wrote."
+                f"There is no bundle at {file}.",
+                observed="It is a folder." if file.is_dir() else "No such file.",
+                next="Name what `images bundle` wrote.",
             )
         Connections.open(settings, patience=PATIENCE).inventory()
 

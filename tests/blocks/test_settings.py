@@ -114,6 +114,7 @@ def test_an_empty_mapping_is_all_defaults(tmp_path: Path) -> None:
         ("images: {nodes: {jump: 'a,,b'}}", "images.nodes.jump"),
         ("images: {nodes: {jump: 'b:port'}}", "images.nodes.jump"),
         ("images: {nodes: {named: [{name: a}, {name: a}]}}", "named twice"),
+        ("images: {nodes: {named: [{name: a, host: h}, {name: b, host: H}]}}", "a and b have one host"),
         ("images: {nodes: {named: [{host: h}]}}", "a node has a name"),
         ("images: {nodes: {named: [{name: a, extra: true}]}}", "needs host and runtime"),
         ("images: {nodes: {named: [{name: a, host: h, runtime: docker, extra: true, cluster: c}]}}", "is in no cluster"),

@@ -53,7 +53,9 @@ def test_every_command_that_moves_images_says_how_nodes_are_reached(alone: Cli, 
         pytest.param(f"stage --to {NEW} --way by-pigeon", "docker-to-nodes", id="unknown way lists the ways"),
         pytest.param(f"plan --to {NEW} --way by-pigeon", "by-pigeon", id="unknown way of a plan"),
         pytest.param(f"upgrade --to {NEW} --way by-pigeon", "by-pigeon", id="unknown way of an upgrade"),
-        pytest.param(f"stage --to {NEW} --way docker-to-registry", "prefix", id="a way to a registry without one"),
+        pytest.param(
+            f"stage --to {NEW} --way docker-to-registry", "--image-prefix", id="a way to a registry without one"
+        ),
         pytest.param(f"stage --to {NEW} --way proxy", "prefix", id="a proxy without a name"),
         pytest.param(f"stage --to {NEW} --way bundle-to-nodes", "bundle", id="a bundle without a file"),
         pytest.param(f"stage --to {NEW} --node node-a", "--node node-a", id="a node without a host"),
@@ -62,10 +64,14 @@ def test_every_command_that_moves_images_says_how_nodes_are_reached(alone: Cli, 
         pytest.param(f"stage --to {NEW} --node a=-oProxyCommand=x", "-oProxyCommand", id="a host that is an option"),
         pytest.param(f"stage --to {NEW} --ssh-user -oProxyCommand=x", "user", id="a user that is an option"),
         pytest.param(f"stage --to {NEW} --ssh-port x", "--ssh-port", id="a port that is no number"),
+        pytest.param(f"stage --to {NEW} --ssh-port 0", "--ssh-port", id="a port that is none for all"),
+        pytest.param(f"stage --to {NEW} --node a=b --node a=c", "--node a=b was given", id="a node said twice"),
+        pytest.param(f"stage --to {NEW} --node a=h --node b=h", "a and b have one host", id="one host for two nodes"),
         pytest.param(f"stage --to {NEW} --platform amd64", "platform", id="half a platform"),
         pytest.param(f"stage --to {NEW} --source-prefix https://hub/x", "prefix", id="a prefix with a scheme"),
         pytest.param("status --held held.json", "way to nodes", id="layers that no kubelet tells"),
         pytest.param("load nowhere.tar --way docker-to-nodes", "does not begin with a bundle", id="no way of a bundle"),
+        pytest.param("load x.tar --way bundle-to-registry", "--image-prefix", id="a bundle to a registry without one"),
         pytest.param("load", "FILE", id="no bundle"),
         pytest.param("prune --keep -1", "--keep", id="fewer than none"),
         pytest.param("bundle --to newest", "newest", id="a bundle of no version"),
@@ -341,3 +347,5 @@ def test_a_bundle_made_without_a_cluster_and_loaded(
     missing = cli("images", "load", tmp_path / "none.tar", env=prefect_env)
     assert missing.code == 1
     assert "There is no bundle" in missing.err
+    folder = cli("images", "load", tmp_path, env=prefect_env)
+    assert (folder.code, "Observed: It is a folder." in folder.err) == (1, True)
