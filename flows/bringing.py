@@ -162,9 +162,9 @@ def _to_nodes(
 def _looks(
     installation: str, places: Sequence[Place], found: PrefectFuture[Found], most: int
 ) -> list[PrefectFuture[Look]]:
-    """One step a node, at most `most` at a time: each waits for the one that many before it."""
+    """One step a node, at most `most` at a time: each waits for the one that many before it, however that ends."""
     looks: list[PrefectFuture[Look]] = []
     for number, place in enumerate(places):
-        ahead = [looks[number - most]] if number >= most else []
+        ahead = [allow_failure(looks[number - most])] if number >= most else []
         looks.append(look_at_node.submit(installation, place, found, wait_for=ahead, return_state=False))
     return looks

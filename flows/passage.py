@@ -12,7 +12,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
-from tasks.domain.errors import StoppedError, UpgradeError
+from tasks.domain.errors import StoppedError, UpgradeError, joined
 from tasks.record import artifacts, stopping
 from tasks.record.feed import Event, listening, publish
 from tasks.record.feed import State as Told
@@ -107,13 +107,14 @@ class Passage:
         return future.result()
 
     def finish(self) -> None:
-        """Wait for every step; raise the first failure."""
+        """Wait for every step; raise what failed: the first, and what stood beside it (other nodes)."""
         for future in self._futures:
             future.wait()
         unfinished = [f.state for f in self._futures if not f.state.is_completed()]
         if unfinished:
             # What waited for a step that failed never ran; the failure itself is the news.
-            raise self._failed(next((s for s in unfinished if s.is_failed() or s.is_crashed()), unfinished[0]))
+            failures = [state for state in unfinished if state.is_failed() or state.is_crashed()]
+            raise joined([self._failed(state) for state in failures or unfinished[:1]])
 
     def _failed(self, failure: State[Any]) -> UpgradeError:
         cause = failure.result(raise_on_failure=False)

@@ -133,12 +133,12 @@ def _end(
 
 
 def _failed(failed: Sequence[tuple[str, UpgradeError]], *, changed: bool) -> UpgradeError:
-    first = failed[0][1]
+    nexts = dict.fromkeys(error.next for _, error in failed if error.next)
     return UpgradeError(
         f"Not every node was pruned: {', '.join(node for node, _ in failed)}.",
         observed="\n".join(f"{node}: {error.happened} {error.observed}".strip() for node, error in failed),
         safe="What was removed stays removed; nothing that is in use was." if changed else "Nothing was changed.",
-        next=first.next or "See to it, then run the same command again: what went is left alone.",
+        next="\n".join(nexts) or "See to it, then run the same command again: what went is left alone.",
     )
 
 

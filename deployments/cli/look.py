@@ -20,6 +20,7 @@ from tasks.domain.safe_before import safe_before, standing
 from tasks.images.opening import Opened
 from tasks.images.survey_text import survey_value
 from tasks.images.surveying import Survey, survey
+from tasks.images.unreached import refusal
 from tasks.record.journal_store import journal_store_for
 
 SECONDS = 10.0  # a person waits: a cluster that does not answer is said soon
@@ -83,8 +84,8 @@ def _look_at_images(connections: Connections, inventory: Inventory, plan: Plan, 
 
 def _require_images(missing: Survey, value: dict[str, Any]) -> None:
     """Raise what would stop the upgrade before the manager: a node that cannot be reached, an image that is nowhere."""
-    if missing.failed:
-        raise DocumentedError(next(iter(missing.failed.values())), value)
+    if unreached := refusal(missing.failed):
+        raise DocumentedError(unreached, value)
     blocked = [finding for finding in missing.findings if finding.severity is Severity.BLOCKING]
     if blocked:
         first = blocked[0]

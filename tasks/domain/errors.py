@@ -7,7 +7,7 @@ observed, what is safe now, what to do next.  Where it goes is its class:
 every other is a failure that another try would meet again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 NOTHING_CHANGED = "Nothing was changed."
@@ -59,6 +59,26 @@ def before_any_change(safe: str = NOTHING_CHANGED) -> Iterator[None]:
         yield
     except UpgradeError as error:
         raise error.with_safe(safe) from None
+
+
+def joined(errors: Sequence[UpgradeError], happened: str = "") -> UpgradeError:
+    """Failures that stand side by side, as one of the class that they share (else `UpgradeError`); one alone is itself.
+
+    `happened` is the headline of several; theirs one after another if empty.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    kinds = {type(error) for error in errors}
+
+    def each(parts: Iterable[str], between: str) -> str:
+        return between.join(dict.fromkeys(filter(None, parts)))
+
+    return (kinds.pop() if len(kinds) == 1 else UpgradeError)(
+        happened or each((error.happened for error in errors), " "),
+        observed=each((f"{error.happened} {error.observed}".strip() for error in errors), "\n"),
+        safe=each((error.safe for error in errors), " "),
+        next=each((error.next for error in errors), "\n"),
+    )
 
 
 def _rebuild(kind: type[UpgradeError], parts: Mapping[str, str]) -> UpgradeError:

@@ -146,6 +146,11 @@ def test_nodes_get_what_they_lack_from_one_reading(site: Site, tmp_path: Path, m
     with pytest.raises(ForbiddenError, match="node-a refuses"):
         stage(to=NEW, installation=name)
     assert len(nodes["node-b"].pinned) == len(REPOSITORIES)
+    for name_of, node in nodes.items():
+        node.refuse = ForbiddenError(f"{name_of} is not to be asked.", next=f"See {name_of}.")
+    with pytest.raises(ForbiddenError, match=r"node-a is not to be asked\. node-b is not") as raised:
+        stage(to=NEW, installation=name)
+    assert raised.value.next == "See node-a.\nSee node-b."
 
 
 @pytest.mark.parametrize("missing", ["worker", "manager"])
