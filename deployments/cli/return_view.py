@@ -47,7 +47,10 @@ PATIENCE = 10.0
 
 
 class RollbackWish(BaseModel):
-    """What the options of `rollback` ask for; `backup` names the backup that is put back, "" where a person is asked."""
+    """What the options of `rollback` ask for; `backup` names the backup that is put back, "" where a person is asked.
+
+    `mark` is that of the way back which a person has seen and agreed to, "" where nobody was asked.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +59,7 @@ class RollbackWish(BaseModel):
     stop_all: bool = False
     without: tuple[str, ...] = ()
     manager_made_anew: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

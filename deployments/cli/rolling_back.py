@@ -36,8 +36,7 @@ def rollback(settings: InstallationSettings, wish: RollbackWish, output: Format,
             if output is Format.JSON:
                 print(json.dumps(shown_value(shown), indent=2))
             return
-        backup = _allowed(shown, wish.backup, ask=ask, person=attended())
-        _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
+        _carry_out(settings, _allowed(shown, wish, ask=ask, person=attended()), shown, output, server)
 
 
 def go_on(
@@ -47,17 +46,15 @@ def go_on(
 
     Without one its backup is put back only where it was named before.
     """
-    wish = RollbackWish(run=journal.id)
+    wish = RollbackWish(run=journal.id, backup=str(journal.options.get("backup", "")))
     shown = _shown(settings, wish, output, whole=False)
-    backup = str(journal.options.get("backup", ""))
     made = shown.way.upgrade.backup
     if ask:
-        _confirm(shown)
-        backup = made.sha256 if made and shown.puts_back else ""
+        wish = _agreed(shown, wish.model_copy(update={"backup": ""}))
     elif made and shown.puts_back:
         with before_any_change(shown.safe):
-            require_named(made, backup, journal.id)
-    _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
+            require_named(made, wish.backup, journal.id)
+    _carry_out(settings, wish, shown, output, server)
 
 
 def offered(
@@ -68,12 +65,10 @@ def offered(
     wish = RollbackWish()
     shown = _shown(settings, wish, output, whole=False)
     try:
-        _confirm(shown)
+        wish = _agreed(shown, wish)
     except UpgradeError:
         return error
-    made = shown.way.upgrade.backup
-    backup = made.sha256 if made and shown.puts_back else ""
-    result = _carry_out(settings, wish.model_copy(update={"backup": backup}), shown, output, server)
+    result = _carry_out(settings, wish, shown, output, server)
     safe = f"It was rolled back: every component is at {result['to']} and answers. The database: {result['database']}."
     return HopelessError(
         error.happened,
@@ -122,18 +117,18 @@ def _carry_out(
     return result
 
 
-def _allowed(shown: Shown, named: str, *, ask: bool, person: bool) -> str:
-    """The ID of the backup that may be put back, "" where none is.
+def _allowed(shown: Shown, wish: RollbackWish, *, ask: bool, person: bool) -> RollbackWish:
+    """The wish with the ID of the backup that may be put back, "" where none is.
 
-    A person has seen what is lost and says yes, or says --yes before; where nobody attends it has to be `named`.  One
+    A person has seen what is lost and says yes, or says --yes before; where nobody attends it has to be named.  One
     that is named has to be the one, whoever names it.
     """
     made = shown.way.upgrade.backup
-    if made and named:
+    if made and wish.backup:
         with before_any_change(shown.safe):
-            require_named(made, named, _run_of(shown).id)
+            require_named(made, wish.backup, _run_of(shown).id)
     if not person:
-        if made and shown.puts_back and not named:
+        if made and shown.puts_back and not wish.backup:
             run, sha256 = _run_of(shown).id, made.sha256[:12]
             raise UsageError(
                 "A rollback puts the database back, so it does not begin without the backup being named.",
@@ -142,10 +137,21 @@ def _allowed(shown: Shown, named: str, *, ask: bool, person: bool) -> str:
                 next=f"apinizer-upgrade rollback {run} --dry-run   shows what would be lost\n"
                 f"apinizer-upgrade rollback {run} --backup {sha256}   does it",
             )
-        return named
-    if ask:
-        _confirm(shown)
-    return named or (made.sha256 if made and shown.puts_back else "")
+        return wish
+    return _agreed(shown, wish) if ask else _with_backup(shown, wish)
+
+
+def _agreed(shown: Shown, wish: RollbackWish) -> RollbackWish:
+    """Ask a person; the wish to do what was shown, and nothing else.  Raise `UpgradeError` where the answer is no."""
+    _confirm(shown)
+    return _with_backup(shown, wish).model_copy(update={"mark": shown.way.mark})
+
+
+def _with_backup(shown: Shown, wish: RollbackWish) -> RollbackWish:
+    """The wish with the backup that was shown, where none is named yet."""
+    made = shown.way.upgrade.backup
+    named = wish.backup or (made.sha256 if made and shown.puts_back else "")
+    return wish.model_copy(update={"backup": named})
 
 
 def _run_of(shown: Shown) -> Journal:
@@ -194,6 +200,7 @@ def _run(settings: InstallationSettings, wish: RollbackWish, begun: Journal | No
         backup_dir=os.fspath(Path(folder).absolute()) if folder else "",
         manager_timeout=settings.upgrade.manager_timeout,
         timeout=settings.upgrade.timeout,
+        mark=wish.mark,
     )
 
 
@@ -217,6 +224,7 @@ def result_view(result: dict[str, Any]) -> RenderableType:
     lines.append(Text(f"The database: {result['database']}."))
     if result["safety_backup"]:
         lines.append(Text(f"As it was before the rollback: {result['safety_backup']}, read back whole."))
+        lines += [Text(f"As a later try found it: {each}.") for each in result["later_safety_backups"]]
         archive = result["safety_backup"].partition(" on ")[0]
         lines.append(
             Text(f"To bring a collection of it back: apinizer-upgrade restore {archive} --include NAME", "dim")

@@ -140,15 +140,16 @@ def _require_as_restored(record: RunRecord, step: RolloutStep, found: JsonObject
 def write_rollback_report(installation: str, way: WayBack, report: Report, restored: Restored | None) -> dict[str, Any]:
     """Keep what the rollback did as artifacts; the same as plain values.  Raise `DriftError` where not all is as it was."""
     journal = journal_of(held_record(installation))
-    safeties = [f"{made.archive} on {made.host}" for made in journal.safeties]
+    # The first is the whole state of before; what later tries found may be half put back, or written since.
+    first, *later = [f"{made.archive} on {made.host}" for made in reversed(journal.safeties)] or [""]
     told = {
         **report.model_dump(mode="json"),
         "run": journal.id,
         "undone": way.upgrade.id,
         "restored": bool(restored and restored.restored),
         "database": restored.why if restored else "not touched: the upgrade had not come to the manager",
-        "safety_backup": safeties[0] if safeties else "",
-        "earlier_safety_backups": safeties[1:],
+        "safety_backup": first,
+        "later_safety_backups": later,
     }
     keep_table("before-and-after", [row.model_dump(mode="json") for row in report.rows], "Each Deployment")
     keep_page("report", rolled_back_markdown(report, told), f"Rollback to {report.to}")
@@ -168,7 +169,7 @@ def rolled_back_markdown(report: Report, told: Mapping[str, Any]) -> str:
     lines = [f"The database: {told['database']}."]
     if told["safety_backup"]:
         lines.append(f"As it was before it was put back: `{told['safety_backup']}`, read back whole.")
-    lines += [f"As an earlier try found it: `{earlier}`." for earlier in told["earlier_safety_backups"]]
+    lines += [f"As a later try found it: `{each}`." for each in told["later_safety_backups"]]
     rows = table(
         ("Component", "Deployment", "Before", "After", "Ready", "Pods answered"),
         ((r.component, r.deployment, r.before, r.after, r.ready, ", ".join(r.answered)) for r in report.rows),

@@ -52,20 +52,32 @@ def run_command(*arguments: object, folder: Path, env: dict[str, str], timeout: 
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def run_at_terminal(answers: bytes, *arguments: object, folder: Path, env: dict[str, str], timeout: float = 300) -> Ran:
-    """The command for a person who types `answers`; what it prints goes elsewhere."""
+def run_at_terminal(
+    answers: bytes,
+    *arguments: object,
+    folder: Path,
+    env: dict[str, str],
+    timeout: float = 300,
+    meanwhile: Callable[[], object] | None = None,
+) -> Ran:
+    """The command for a person who types `answers`, `meanwhile` done while it waits for the first; what it prints goes elsewhere."""
+    asked = ""
     near, far = pty.openpty()
     try:
         with subprocess.Popen(
             [COMMAND, *map(str, arguments)],
             stdin=far, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=clean_environment() | env,
         ) as process:  # fmt: skip
+            if meanwhile is not None and process.stderr is not None:
+                while not asked.endswith("[y/N]:") and (letter := process.stderr.read(1)):
+                    asked += letter
+                meanwhile()
             os.write(near, answers)
             out, err = process.communicate(timeout=timeout)
     finally:
         os.close(near)
         os.close(far)
-    return Ran(process.returncode, out, err)
+    return Ran(process.returncode, out, asked + err)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,10 +41,12 @@ class Person:
         assert not any(secret in ran.out + ran.err for secret in self.world.secrets())
         return ran
 
-    def types(self, answers: bytes, *arguments: object, **env: str) -> Ran:
+    def types(
+        self, answers: bytes, *arguments: object, meanwhile: Callable[[], object] | None = None, **env: str
+    ) -> Ran:
         """The same at a terminal."""
         env = {"HOME": str(self.folder), **self.prefect, **self.sandbox.env(), **env}
-        ran = run_at_terminal(answers, *arguments, folder=self.folder, env=env)
+        ran = run_at_terminal(answers, *arguments, folder=self.folder, env=env, meanwhile=meanwhile)
         assert not any(secret in ran.out + ran.err for secret in self.world.secrets())
         return ran
 

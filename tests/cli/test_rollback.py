@@ -9,7 +9,7 @@ from deployments.sandbox.launch import Sandbox
 from tests.cli.conftest import SPEED, four_parts
 from tests.cli.database import Snapshot, snapshot
 from tests.cli.test_backup import Person
-from tests.flows.world import ALL, MANAGER, OLD, eventually, journals
+from tests.flows.world import ALL, MANAGER, OLD, WORKERS, eventually, journals
 
 BAD = "2025.08.0"
 
@@ -92,6 +92,22 @@ def test_a_person_is_asked_and_may_say_no(hurried: Hurried) -> None:
         assert f"This try changed nothing. Changed by the run {upgrade} before: {MANAGER}." in told
         assert f"apinizer-upgrade rollback {upgrade}" in told
     assert hurried.world.written() == before
+
+
+def test_what_a_person_agreed_to_is_what_is_done(hurried: Hurried) -> None:
+    """Somebody scales a worker while the question stands: the way back is another then, and another one is to be agreed to."""
+    worker = hurried.world.path(WORKERS[0])
+    count = hurried.world.get(worker)["spec"]["replicas"]
+    ran = hurried.types(
+        b"y\n", "rollback", meanwhile=lambda: hurried.world.change(worker, {"spec": {"replicas": count + 1}})
+    )
+    assert ran.code == 1, ran
+    told = ran.err[ran.err.index("Error: ") :]
+    four_parts(told)
+    assert "another than the one that was shown" in told
+    assert hurried.world.images()[MANAGER] == f"apinizercloud/manager:{BAD}"
+    assert [j["kind"] for j in journals(hurried.world)] == ["upgrade"]
+    hurried.world.change(worker, {"spec": {"replicas": count}})
 
 
 def test_a_backup_that_is_not_the_one_is_said_before_anybody_is_asked(hurried: Hurried) -> None:

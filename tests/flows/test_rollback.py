@@ -494,8 +494,8 @@ def test_a_manager_that_somebody_starts_between_two_tries(
     assert failed.at(OLD) == ALL
     assert replicas(failed)[MANAGER] == 1
     assert len(archives(backups)) == 3  # what it made of the database since is in a backup too
-    named = [result["safety_backup"], *result["earlier_safety_backups"]]
-    assert [where.partition(" on ")[0] for where in named] == [str(path) for path in archives(backups)[:0:-1]]
+    named = [result["safety_backup"], *result["later_safety_backups"]]
+    assert [where.partition(" on ")[0] for where in named] == [str(path) for path in archives(backups)[1:]]
     assert ended(failed) == [("upgrade", "rolled back"), ("rollback", "complete")]
 
 
