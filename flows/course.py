@@ -119,8 +119,9 @@ class Course:
         if not report.complete:
             raise _incomplete(report)
         # Before the journal is closed: a run that dies in between goes on, and does it again.
+        made = self.journal.backup if self.journal else None
         for directory in self._folders():
-            release_after_upgrade(self.installation, self.manager_key, directory)
+            release_after_upgrade(self.installation, self.manager_key, directory, made)
         try:
             close_journal(self.installation)
         except UpgradeError as error:

@@ -217,7 +217,7 @@ class ReturnCourse:
         # Before the journal is closed: a rollback that dies in between goes on, and does it again.
         folders = [Path(self.order.directory), *([Path(way.archive).parent] if way.archive else [])]
         for folder in dict.fromkeys(str(each.resolve()) for each in folders):
-            release_after_upgrade(name, way.upgrade.manager, folder)
+            release_after_upgrade(name, way.upgrade.manager, folder, way.upgrade.backup)
         step(end_rollback, name, way, f"to {way.plan.to}")
         self.passage.finish()
         return written

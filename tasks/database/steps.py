@@ -300,16 +300,24 @@ def need_of(address: DatabaseAddress, run: Literal["upgrade", "restore"], **more
     return Need(run=run, database=address.name, hosts=hosts, since=datetime.now(UTC), **more)
 
 
-def release_after_upgrade(installation: str, manager: DeploymentKey, directory: str) -> None:
+def release_after_upgrade(installation: str, manager: DeploymentKey, directory: str, made: BackupMade | None) -> None:
     """An upgrade was completed: nothing before it is needed for going on.  What cannot be unmarked is told.
 
+    `made` is its backup: whose database that is of is in the journal, so an API server that is away keeps no mark.
     None begins while a restore is half done, so their marks go too.
     """
-    try:
-        done = need_of(address_of(connected(installation), manager), "upgrade")
-    except UpgradeError as error:
-        tell("backup", State.LOG, f"Backups stay marked as needed: {error.happened}")
-        return
-    this = (done.database, done.hosts)
-    for sentence in release(archives_in(Path(directory)), lambda need: (need.database, need.hosts) == this):
+    if made is not None:
+        this = (made.database, frozenset(made.hosts))
+    else:
+        try:
+            done = need_of(address_of(connected(installation), manager), "upgrade")
+        except UpgradeError as error:
+            tell("backup", State.LOG, f"Backups stay marked as needed: {error.happened}")
+            return
+        this = _marked(done)
+    for sentence in release(archives_in(Path(directory)), lambda need: _marked(need) == this):
         tell("backup", State.LOG, sentence)
+
+
+def _marked(need: Need) -> tuple[str, frozenset[str]]:
+    return need.database, frozenset(need.hosts.split(","))

@@ -28,6 +28,7 @@ JsonObject = dict[str, Any]
 SECONDS = 30.0
 MARK = "apinizer-upgrade/"
 _LONGEST_MARK = 400
+_OF = "holder"  # the mark that says whose the others are
 _MICRO_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -108,14 +109,19 @@ def read_lease(thing: JsonObject) -> LeaseFacts:
     """What a Lease says; what somebody edited to nonsense counts as not said."""
     meta, spec = thing.get("metadata") or {}, thing.get("spec") or {}
     notes: Mapping[str, str] = meta.get("annotations") or {}
+    marks = {key.removeprefix(MARK): value for key, value in notes.items() if key.startswith(MARK)}
+    holder = str(spec.get("holderIdentity") or "")
+    of = marks.pop(_OF, holder)
+    if holder and of != holder[:_LONGEST_MARK]:
+        marks = {}  # another wrote its name over the one whose marks these are
     return LeaseFacts(
         version=f"{meta.get('uid', '')}/{meta.get('resourceVersion', '')}",
-        holder=str(spec.get("holderIdentity") or ""),
+        holder=holder,
         seconds=max(0.0, float(spec.get("leaseDurationSeconds") or 0)),
         transitions=int(spec.get("leaseTransitions") or 0),
         acquired=_time(spec.get("acquireTime")),
         renewed=_time(spec.get("renewTime")),
-        marks={key.removeprefix(MARK): value for key, value in notes.items() if key.startswith(MARK)},
+        marks=marks,
     )
 
 
@@ -132,7 +138,8 @@ class Claim:
     def written(self, over: JsonObject | None, now: datetime) -> JsonObject:
         """The Lease to write: over what was read (labels and annotations of others stay), or a new one."""
         body = _over(over)
-        body["metadata"]["annotations"] |= {MARK + key: value[:_LONGEST_MARK] for key, value in self.marks.items()}
+        marks = {**self.marks, _OF: self.holder}
+        body["metadata"]["annotations"] |= {MARK + key: value[:_LONGEST_MARK] for key, value in marks.items()}
         body["spec"] = {
             "holderIdentity": self.holder,
             "leaseDurationSeconds": math.ceil(self.seconds),

@@ -137,19 +137,21 @@ class Lease:
         if self.lost():
             raise rule.lost(self._run, self._why)
 
-    def release(self) -> None:
+    def release(self, *, complete: bool = False) -> None:
         """Give it back, so that the next may take it at once; a right that was lost is left to whoever has it.
 
         From its beginning on `require` refuses.  A server that is away is not waited for: the Lease ends by itself.
+        One that only expired is given back too where the run is `complete` (nothing of it can be at work any more) and
+        nobody has taken it: the write names its version.
         """
         held = not self.lost()
         with self._state:
             self._why = self._why or "It was given back when the run ended."
         self._ended.set()
         self._stack.close()
-        if held:
+        if held or complete:
             with self._writing, suppress(UpgradeError):
-                self._give_back()
+                self._give_back(_TRIES if held else 2)
 
     # ---------------------------------------------------------------------- taking
     def take(
@@ -299,8 +301,8 @@ class Lease:
             self._why = self._why or rule.taken(facts or LeaseFacts(""))
         return False
 
-    def _give_back(self) -> None:
-        for _ in range(_TRIES):
+    def _give_back(self, tries: int) -> None:
+        for _ in range(tries):
             if self._lease is None:
                 return
             try:

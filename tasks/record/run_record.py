@@ -256,7 +256,7 @@ class RunRecord:
         with self._writing:
             self._over = True
         if self._lease is not None:
-            self._lease.release()
+            self._lease.release(complete=self.journal is not None and not self.journal.unfinished)
 
     def _known(self) -> Journal:
         if self.journal is None:

@@ -58,6 +58,10 @@ def test_what_is_written_reads_back() -> None:
     assert (facts.acquired, facts.renewed) == (NOW, NOW + timedelta(seconds=1))
     assert (facts.who, facts.run, facts.doing) == ("ops on jump-1, process 4711", "r", "resting")
     assert facts.marks["place"] == "here"
+    another = read_lease({**body, "spec": {**body["spec"], "holderIdentity": "mallory"}})
+    assert (another.who, another.marks) == ("mallory", {}), "the marks are of another than who wrote its name there"
+    removed = read_lease({**body, "spec": {**body["spec"], "holderIdentity": ""}})
+    assert removed.marks == facts.marks
 
 
 def test_what_others_noted_on_it_stays_and_its_version_makes_the_write_conditional() -> None:
@@ -65,7 +69,7 @@ def test_what_others_noted_on_it_stays_and_its_version_makes_the_write_condition
                           "annotations": {"team": "a", "apinizer-upgrade/run": "old", "apinizer-upgrade/gone": "1"}}}  # fmt: skip
     meta = Claim("me", 30, 0, NOW, {"run": "new", "doing": "x" * 1000}).written(noted, NOW)["metadata"]
     assert (meta["uid"], meta["resourceVersion"], "managedFields" in meta) == ("u", "8", False)
-    assert meta["annotations"].keys() == {"team", "apinizer-upgrade/run", "apinizer-upgrade/doing"}
+    assert meta["annotations"].keys() == {"team", *(f"apinizer-upgrade/{mark}" for mark in ("run", "doing", "holder"))}
     assert meta["annotations"]["apinizer-upgrade/run"] == "new"
     assert len(meta["annotations"]["apinizer-upgrade/doing"]) < 500
 

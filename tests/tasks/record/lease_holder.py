@@ -46,6 +46,8 @@ def obey(wants: dict[str, Any]) -> None:
                     stopping.clear()
                     lease = new_lease(api, wants)
                     answer = lease.take(wait=order == "take")
+                elif order == "release, complete":
+                    answer = lease.release(complete=True)
                 elif order == "asked":
                     answer = stopping.asked()
                 else:

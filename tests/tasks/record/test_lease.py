@@ -397,10 +397,11 @@ def test_a_holder_that_was_frozen_for_longer_changes_nothing_more(api, name, pro
     assert first["error"] == again["error"] == "LeaseLostError"
     assert asked == lost == {"ok": True}
     assert "Nothing was changed" not in str(first["text"])
-    frozen.does("release")
-    found = holder(api, SPACE, name)
-    assert found is not None
-    assert found.run == "20261122-a", "what another has is not given back"
+    for order in ("release", "release, complete"):
+        frozen.does(order)
+        found = holder(api, SPACE, name)
+        assert found is not None
+        assert found.run == "20261122-a", "what another has is not given back"
     mine.require()
 
 
@@ -420,6 +421,8 @@ def test_a_holder_that_was_frozen_and_not_taken_over(api, name, process) -> None
     assert version(api, name) == before, (
         "it does not renew what it lost, nor give it back: it may be at something still"
     )
+    frozen.does("release, complete")
+    assert holder(api, SPACE, name) is None, "a run that is complete is at nothing any more"
 
 
 # --------------------------------------------------------------------- the API server
@@ -562,7 +565,7 @@ def test_who_is_written_out_of_it_stops(api, name, lease) -> None:
         edit(api, name, holderIdentity="kubectl")
         wait_for(mine.lost)
         wait_for(stopping.asked)
-        with pytest.raises(LeaseLostError, match="taken over by"):
+        with pytest.raises(LeaseLostError, match="taken over by kubectl"):
             mine.require()
     assert api.get(lease_path(SPACE, name))["spec"]["holderIdentity"] == "kubectl"
 
