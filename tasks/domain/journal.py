@@ -294,6 +294,9 @@ def find_journal(journals: Iterable[Journal], id: str = "", *, unfinished: bool 
     )
 
 
+WIDER = "\nWhere it is there: do not limit the run by --namespace, or name each namespace of the installation."
+
+
 def require_fits(journal: Journal, inventory: Inventory) -> None:
     """Raise `DriftError` where a Deployment that the run changed is neither as before nor as the run made it, or one that
     it was to change is gone: without a word it would end complete, and one fewer.
@@ -302,14 +305,18 @@ def require_fits(journal: Journal, inventory: Inventory) -> None:
     odd = [text for e in journal.entries if e.key and e.before and (text := _misfit(e, journal, now.get(e.key)))]
     there = {planned_name(key) for key in now}
     told = {planned_name(e.key) for e in journal.entries if e.key}
-    odd += [f"{name}, which the run was to change, is gone." for name in journal.planned if name not in there | told]
+    lacking = [name for name in journal.planned if name not in there | told]
+    odd += [
+        f"{name}, which the run was to change, is gone, or not in the namespaces that are looked at."
+        for name in lacking
+    ]
     if odd:
         raise DriftError(
             f"The installation was changed by somebody else since the {journal.called} {journal.id} ended.",
             observed="\n".join(dict.fromkeys(odd)),
             safe="It was left as found.",
             next="Put back what is named above, or say that this run is not to go on: "
-            f"apinizer-upgrade runs abandon {journal.id} --reason TEXT.",
+            f"apinizer-upgrade runs abandon {journal.id} --reason TEXT.{WIDER if lacking else ''}",
         )
 
 

@@ -156,9 +156,12 @@ def _plan(
 ) -> Plan:
     """In the order of the upgrade; environments that it named and that are gone have their own finding."""
     shown = {name for d in inventory.deployments for name in (d.environment, f"{d.key.cluster}/{d.environment}")}
+    # What is stopped meanwhile counts with the pods that it is to have: the smallest environment stays the first.
+    replicas = {step.key: step.replicas for step in (*steps, *there)}
+    counted = tuple(d.model_copy(update={"replicas": replicas.get(d.key, d.replicas)}) for d in inventory.deployments)
     stages = stages_of(
         steps,
-        inventory,
+        inventory.model_copy(update={"deployments": counted}),
         [name for name in request.environments if name in shown],
         known=request.known_environments,
         together=request.together,

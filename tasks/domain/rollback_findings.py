@@ -52,7 +52,7 @@ def problems_of(
         yield blocking(
             "made-anew",
             f"{key} was deleted and made anew since the upgrade: what is recorded is of another Deployment.",
-            _leave(key),
+            ANEW if _is_manager(deployment) else _leave(key),
         )
         return
     if deployment.uid != before.uid:
@@ -68,13 +68,13 @@ def problems_of(
             yield blocking(
                 "third-image",
                 f"{key} has no container {container} with an image of Apinizer any more; it ran {image} before.",
-                _leave(key),
+                _put_back(deployment, former, container),
             )
         elif found.image not in {image, *former.known[container]}:
             yield blocking(
                 "third-image",
                 f"{key}: container {container} runs {found.image}, neither the old image {image} nor the new one.",
-                _leave(key),
+                _put_back(deployment, former, container),
             )
         else:
             yield from _old_image(key, found, image)
@@ -109,7 +109,7 @@ def _old_image(key: DeploymentKey, container: ComponentContainer, image: str) ->
 def _untouched(deployment: DeploymentFacts, old: Version, *, database: bool) -> Iterator[Finding]:
     version = max((c.version for c in deployment.containers if c.version), default=None)
     key = deployment.key
-    if deployment.serves and deployment.component is Component.MANAGER:
+    if _is_manager(deployment):
         if database:
             yield blocking(
                 "another-manager",
@@ -122,6 +122,24 @@ def _untouched(deployment: DeploymentFacts, old: Version, *, database: bool) -> 
             f"{key} is at {version} and was not touched by the upgrade: the database of {old} is not for it.",
             _leave(key),
         )
+
+
+ANEW = "If it is this installation's manager all the same, say so: --manager-made-anew."
+
+
+def _is_manager(deployment: DeploymentFacts) -> bool:
+    return deployment.serves and deployment.component is Component.MANAGER
+
+
+def _put_back(deployment: DeploymentFacts, former: Former, container: str) -> str:
+    """The manager cannot be left out: its image is put back by hand, as the upgrade set it last."""
+    if not _is_manager(deployment):
+        return _leave(deployment.key)
+    key, image = deployment.key, [entry.images[container] for entry in former.entries if container in entry.images][-1]
+    return (
+        "See who changed it, and put it back as the upgrade left it: "
+        f"kubectl -n {key.namespace} set image deployment/{key.name} {container}={image}"
+    )
 
 
 def _leave(key: DeploymentKey) -> str:

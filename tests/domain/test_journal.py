@@ -304,7 +304,11 @@ def test_one_of_its_plan_that_is_gone_is_named() -> None:
     require_fits(planned, world())
     with pytest.raises(DriftError) as caught:
         require_fits(planned, world(prod_worker=None))
-    assert "prod/worker, which the run was to change, is gone." in caught.value.observed
+    assert (
+        "prod/worker, which the run was to change, is gone, or not in the namespaces that are looked at"
+        in caught.value.observed
+    )
+    assert "--namespace" in caught.value.next
 
 
 def test_a_deployment_made_anew_is_another() -> None:
