@@ -56,6 +56,7 @@ def bundle(
         sign=sign,
         replace=replace,
     )
+    order.require_place()  # now, and not when everything has been found
     chosen = by_way(settings, Way(f"{kind}-to-nodes"))
     with images_open(installation, chosen), Passage("bundling", "No bundle was written.") as run:
         images = run.submit(find_release, installation, to, repositories)

@@ -33,7 +33,10 @@ Held = Annotated[
     typer.Option("--held", metavar="FILE", help="Leave out what the site holds, as `images status --held` wrote it."),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="PATH", help="The file, or the folder that it goes to (this one).")
+    Path | None,
+    typer.Option(
+        "--out", metavar="PATH", help="The file, or the folder that it goes to (this one); no folder is made."
+    ),
 ]
 Sign = Annotated[
     Path | None, typer.Option("--sign", metavar="KEY", help="Sign it with this private key of OpenSSH: FILE.sig.")

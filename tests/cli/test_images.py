@@ -323,7 +323,11 @@ def test_a_bundle_made_without_a_cluster_and_loaded(
         for name in ("manager", "worker", "cache", "apiportal", "integration"):
             registry.put_image(f"upstream/{name}:{NEW}", [b"base" * 1000, name.encode() * 1000])
         source = ("--source-prefix", f"{registry.host}/upstream", "--source-plain-http")
-        made = alone("images", "bundle", "--to", NEW, "--from", "registry", *source, "-o", "json", env=prefect_env)
+        order = ("images", "bundle", "--to", NEW, "--from", "registry", *source)
+        nowhere = alone(*order, "--out", tmp_path / "disk" / "b.tar", env=prefect_env)
+        assert (nowhere.code, (tmp_path / "disk").exists()) == (2, False), nowhere
+        assert registry.seen == [], "before anything is asked"
+        made = alone(*order, "-o", "json", env=prefect_env)
         assert made.code == 0, made
         file = Path(made.document["path"])
         assert file.parent == tmp_path.resolve()

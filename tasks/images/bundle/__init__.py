@@ -5,6 +5,7 @@ from tasks.images.bundle.form import Compression, bundle_name
 from tasks.images.bundle.held import Base, HeldList, read_held
 from tasks.images.bundle.record import BundleFacts
 from tasks.images.bundle.signature import require_key, sign_bundle, signature_path
+from tasks.images.bundle.slot import require_folder
 from tasks.images.bundle.source import BundleSource, verify_bundle
 from tasks.images.bundle.writing import compression_for, write_bundle
 
@@ -18,6 +19,7 @@ __all__ = [
     "bundle_name",
     "compression_for",
     "read_held",
+    "require_folder",
     "require_key",
     "sign_bundle",
     "signature_path",

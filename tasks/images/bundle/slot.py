@@ -38,7 +38,6 @@ class Slot:
                     observed="A bundle never takes the place of a file unasked.",
                     next="Remove it, name another file, or let it be replaced (--replace).",
                 )
-            path.parent.mkdir(parents=True, exist_ok=True)
             # What a run that died left has this name too, and is written over.
             handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             if not _is_ours(handle, partial):
@@ -75,8 +74,19 @@ def explain_folder(problem: OSError, folder: Path) -> UsageError:
     return UsageError(
         f"The bundle cannot be written to {folder}.",
         observed=problem.strerror or type(problem).__name__,
-        next="Name a folder that this user may write to.",
+        next="Make the folder if that is where it belongs: a disk that is not mounted leaves none, or an empty one."
+        if isinstance(problem, FileNotFoundError)
+        else "Name a folder that this user may write to.",
     )
+
+
+def require_folder(path: Path) -> None:
+    """Raise `UsageError` where neither `path` nor the folder that it would be in is there: none is made."""
+    try:
+        if not path.is_dir():
+            path.parent.stat()
+    except OSError as problem:
+        raise explain_folder(problem, path.parent) from None
 
 
 def _is_ours(handle: int, partial: Path) -> bool:

@@ -15,7 +15,7 @@ from tasks.images.bundle.form import FOR_DOCKER, MARK_MEMBER, RECORD, Compressio
 from tasks.images.bundle.held import Base
 from tasks.images.bundle.outlet import Outlet
 from tasks.images.bundle.record import BaseRecord, BlobRecord, BundledImage, BundleFacts, BundleRecord
-from tasks.images.bundle.slot import BUNDLE, Slot, explain_folder
+from tasks.images.bundle.slot import BUNDLE, Slot, explain_folder, require_folder
 from tasks.images.layout import (
     INDEX_NAME,
     LAYOUT_NAME,
@@ -67,6 +67,7 @@ def write_bundle(
     chosen = compress or compression_for(images)
     work = _Work(source, _distinct(images), held, progress, stop)
     try:
+        require_folder(path)
         if path.is_dir():
             path /= bundle_name(version, since=held.since if held else "", compress=chosen)
         BUNDLE.require_room(path.parent, round(work.expected * (1 if chosen == "none" else _ZSTD_RATIO)))

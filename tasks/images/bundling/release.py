@@ -14,6 +14,7 @@ from tasks.images.bundle import (
     Base,
     BundleFacts,
     read_held,
+    require_folder,
     require_key,
     sign_bundle,
     signature_path,
@@ -41,6 +42,12 @@ class BundleOrder:
     compress: Literal["", "zstd", "none"] = ""
     sign: str = ""
     replace: bool = False
+
+    def require_place(self) -> Path:
+        """The file or the folder that the bundle goes to; raise `UsageError` where that is in no folder: none is made."""
+        place = Path(self.out or ".").expanduser()
+        require_folder(place)
+        return place
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ def make_bundle(
     facts = write_bundle(
         opened.source(),
         images,
-        Path(order.out or ".").expanduser(),
+        order.require_place(),
         version=order.to.text,
         made_at=made_at,
         held=base,

@@ -146,9 +146,13 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
             bundle(path)
 
 
-def test_folders_that_are_missing_are_made(tmp_path: Path) -> None:
-    bundle(tmp_path / "one" / "two" / "b")
-    verify_bundle(tmp_path / "one" / "two" / "b")
+def test_a_folder_that_is_missing_is_not_made(tmp_path: Path) -> None:
+    """It may be a disk that is not mounted: the bundle would fill another."""
+    with pytest.raises(UsageError, match=r"cannot be written to .*/one") as raised:
+        bundle(tmp_path / "one" / "b")
+    assert raised.value.observed == "No such file or directory"
+    assert "Make the folder" in raised.value.next
+    assert names(tmp_path) == []
 
 
 def test_nothing_to_bundle_and_two_images_of_one_name(tmp_path: Path) -> None:
