@@ -63,7 +63,11 @@ class Platform:
         """`linux/amd64`, `linux/arm64/v8`; raise `UsageError` for anything else."""
         parts = text.strip().lower().split("/")
         if len(parts) not in (2, 3) or not all(parts):
-            raise UsageError(f"{text!r} is not a platform.", next="Write it as linux/amd64 or linux/arm64/v8.")
+            raise UsageError(
+                f"{text!r} is not a platform.",
+                observed="It is not of the form OS/ARCHITECTURE.",
+                next="Write it as linux/amd64 or linux/arm64/v8.",
+            )
         return cls(*parts)
 
     @classmethod

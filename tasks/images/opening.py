@@ -167,6 +167,7 @@ def _moves_nothing(way: Way) -> UsageError:
     ways = ", ".join(each for each in Way if each.source)
     return UsageError(
         f"The way {way} moves no images: the nodes pull them by themselves.",
+        observed="So there is nothing to bring anywhere.",
         next=f"Choose one of these, with --way or images.way in the configuration: {ways}.",
     )
 

@@ -126,7 +126,9 @@ def _either(source: Source, candidates: Sequence[ImageReference], platform: Plat
             return source.find([candidate], platform)[0]
         except ABSENT as error:
             told = told or error
-    raise told or NotFoundError("No name was asked for.")
+    raise told or NotFoundError(
+        "No name was asked for.", observed="The list of names is empty.", next="Name the version's images."
+    )
 
 
 def images_for(place: Place, found: Found, given: str = "") -> tuple[Image, ...]:

@@ -52,6 +52,7 @@ def sign_bundle(path: Path, key: Path, *, replace: bool = False) -> Path:
             f"The signature could not be written to {target}.",
             observed=problem.strerror or type(problem).__name__,
             safe="The bundle itself is complete.",
+            next="Make room or mend the folder's rights, then make the bundle again with --replace.",
         ) from None
     return target
 
@@ -92,6 +93,7 @@ def check_signature(
         if signature is not None:
             raise UsageError(
                 "A signature is named, but nobody whose signature counts.",
+                observed=f"The signature is {signature}.",
                 next="Name the file of the allowed signers too (ssh-keygen(1), ALLOWED SIGNERS).",
             )
         yield lambda: ""
@@ -149,7 +151,11 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as problem:
-        raise UsageError(f"{path} cannot be read.", observed=problem.strerror or type(problem).__name__) from None
+        raise UsageError(
+            f"{path} cannot be read.",
+            observed=problem.strerror or type(problem).__name__,
+            next="Name a file that this user may read.",
+        ) from None
     try:
         yield file
     finally:
@@ -189,6 +195,7 @@ def _run(arguments: list[str], file: int) -> "subprocess.CompletedProcess[bytes]
 def _no_tool() -> NotFoundError:
     return NotFoundError(
         "ssh-keygen is not installed, so signatures can neither be made nor checked.",
+        observed="It is in no folder of PATH.",
         next="Install OpenSSH's client (8.2 or later).",
     )
 

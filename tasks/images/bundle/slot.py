@@ -42,7 +42,11 @@ class Slot:
             handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             if not _is_ours(handle, partial):
                 os.close(handle)
-                raise BlockedError(f"{path} is being written by another run.", next="Wait until that has ended.")
+                raise BlockedError(
+                    f"{path} is being written by another run.",
+                    observed=f"It holds the lock of {partial}.",
+                    next="Wait until that has ended.",
+                )
             os.ftruncate(handle, 0)
         except OSError as problem:
             raise explain_folder(problem, path.parent) from None

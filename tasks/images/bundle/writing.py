@@ -269,7 +269,11 @@ def _distinct(images: Sequence[Image]) -> tuple[Image, ...]:
                 next="Make a bundle for each platform, or give each image a name of its own.",
             )
     if not named:
-        raise BlockedError("There is nothing to bundle: no image was named.")
+        raise BlockedError(
+            "There is nothing to bundle.",
+            observed="No image was named.",
+            next="Name a version whose images the source has.",
+        )
     return tuple(named.values())
 
 

@@ -76,6 +76,7 @@ def base_of(opened: Opened, order: BundleOrder, repositories: Mapping[Component,
     if order.since and order.held:
         raise UsageError(
             "A bundle is made since a version or for a list of what is held, not both.",
+            observed="--since and --held were given.",
             next="Say --since VERSION or --held FILE.",
         )
     if order.held:
@@ -84,7 +85,9 @@ def base_of(opened: Opened, order: BundleOrder, repositories: Mapping[Component,
         return None
     if order.since == order.to:
         raise UsageError(
-            f"A bundle of {order.to} since {order.to} would be empty.", next="Name the version that the site runs."
+            f"A bundle of {order.to} since {order.to} would be empty.",
+            observed="Both are the same version.",
+            next="Name the version that the site runs.",
         )
     return Base.of_images(order.since.text, find_release(opened, order.since, repositories))
 

@@ -93,7 +93,11 @@ class ApiEngine:
     def _json(self, path: str, parameters: Mapping[str, object] | None = None) -> Any:
         with self._sent("GET", path, parameters) as answer:
             if answer.status_code == 404:
-                raise NotFoundError(f"{self.where} does not have it.", observed=_message(answer))
+                raise NotFoundError(
+                    f"{self.where} does not have it.",
+                    observed=_message(answer),
+                    next="Check the image's name and the version.",
+                )
             if answer.status_code != 200:
                 said = f"{answer.status_code} {_message(answer)}"
                 raise TemporaryError(

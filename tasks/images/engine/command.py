@@ -142,7 +142,9 @@ class CommandEngine:
     def _wrong(self, ran: Ran) -> UpgradeError:
         said = ran.stderr.strip()[-1000:] or f"exit code {ran.code}"
         if "No such image" in said or "No such object" in said:
-            return NotFoundError(f"{self.where} does not have the image.", observed=said)
+            return NotFoundError(
+                f"{self.where} does not have the image.", observed=said, next="Check the image's name and the version."
+            )
         return failures.away(self.where, said)
 
     def _save_failed(self, ran: Ran) -> UpgradeError | None:

@@ -16,7 +16,7 @@ from tasks.images.registry.address import Repository
 from tasks.images.registry.lines import Lines, never
 from tasks.images.registry.login import Login
 from tasks.images.registry.refusals import Answer, refusal
-from tasks.images.registry.transport import PLAIN_OPTION, SilentError, told
+from tasks.images.registry.transport import PLAIN_OPTION, STRANGE, SilentError, told
 
 # A registry that answered before is given the time of a restart; one that never did is soon said to be away.
 TRIES = 5
@@ -100,7 +100,11 @@ class RegistryClient:
                 for piece in response.iter_raw():
                     content += piece
                     if len(content) > LARGEST_BODY:
-                        raise UpgradeError(f"The registry {at.host} does not stop talking.", observed=f"To {what}.")
+                        raise UpgradeError(
+                            f"The registry {at.host} does not stop talking.",
+                            observed=f"To {what}: more than {LARGEST_BODY} bytes.",
+                            next=STRANGE,
+                        )
             return answer_of(response, bytes(content))
 
     def require(self, answer: Answer, at: Repository, what: str, *statuses: int) -> Answer:
@@ -166,7 +170,9 @@ class RegistryClient:
             response.close()
             url = self.resolve(url, response.headers["location"])
         raise UpgradeError(
-            f"The registry {at.host} redirects without end.", observed=f"To {what}: at last to {bare(url)}"
+            f"The registry {at.host} redirects without end.",
+            observed=f"To {what}: at last to {bare(url)}",
+            next=STRANGE,
         )
 
     def _of_registry(self, at: Repository, url: str) -> bool:
@@ -180,7 +186,9 @@ class RegistryClient:
         try:
             before, after = urlsplit(url), urlsplit(urljoin(url, location))
         except ValueError as error:
-            raise UpgradeError("A registry leads to no address.", observed=f"{url}: Location: {error}") from None
+            raise UpgradeError(
+                "A registry leads to no address.", observed=f"{url}: Location: {error}", next=STRANGE
+            ) from None
         if before.scheme == "https" and after.scheme == "http" and before.hostname == after.hostname:
             after = after._replace(scheme="https", netloc=before.netloc)
         if after.scheme not in ("http", "https") or (after.scheme == "http" and not self.access.insecure):

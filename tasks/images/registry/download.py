@@ -90,7 +90,9 @@ def _to_skip(start: int, status: int, told_range: str) -> int:
     first = int(told_part[1]) if told_part else start
     if first > start:
         raise TemporaryError(
-            "The registry left out a part of a blob.", observed=f"From byte {start} on asked, {told_range} got."
+            "The registry left out a part of a blob.",
+            observed=f"From byte {start} on asked, {told_range} got.",
+            next="Try again.",
         )
     return start - first
 

@@ -161,7 +161,11 @@ def _small(chunks: Iterator[bytes]) -> bytes:
     for chunk in chunks:
         content += chunk
         if len(content) > LARGEST_CONFIG:
-            raise UnprovenError("A config is too large.", observed=f"more than {LARGEST_CONFIG} bytes")
+            raise UnprovenError(
+                "A config is too large.",
+                observed=f"more than {LARGEST_CONFIG} bytes",
+                next="Pull the image anew at the source.",
+            )
     return bytes(content)
 
 

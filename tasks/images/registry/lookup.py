@@ -12,7 +12,7 @@ from tasks.images.registry.address import Repository, label_of, repository_of
 from tasks.images.registry.client import RegistryClient
 from tasks.images.registry.download import whole_blob
 from tasks.images.registry.refusals import Answer
-from tasks.images.registry.transport import UntrustedError
+from tasks.images.registry.transport import STRANGE, UntrustedError
 
 LARGEST_CONFIG = 16 * 1024 * 1024
 TAGS_TOLD = 12
@@ -57,7 +57,7 @@ def read_manifest(
                 next="Ask again; if it stays so, the registry is damaged or a proxy changes what passes.",
             )
     if len(answer.body) > LARGEST_MANIFEST:
-        raise UnprovenError(f"The manifest of {name} is too large.", observed=f"{len(answer.body)} bytes")
+        raise UnprovenError(f"The manifest of {name} is too large.", observed=f"{len(answer.body)} bytes", next=STRANGE)
     return answer.body, media_type, found
 
 

@@ -80,7 +80,11 @@ def refusal(answer: Answer, host: str, what: str, *, user: str = "") -> UpgradeE
             next="Have the right given to the user, or use another user and password for the registry.",
         )
     if answer.status == 404:
-        return NotFoundError(f"{host} does not have what was asked for: {what}.", observed=observed)
+        return NotFoundError(
+            f"{host} does not have what was asked for: {what}.",
+            observed=observed,
+            next="Check the image's name and the version.",
+        )
     if answer.temporary:
         busy = "asks to be left alone for a while" if answer.status == 429 else "cannot answer now"
         return TemporaryError(f"The registry {host} {busy}.", observed=f"To {what}: {answer}", next="Try again later.")

@@ -83,7 +83,9 @@ class RegistryTarget:
         lacking = [image for image in images if image.name not in need.complete]
         for image in lacking:
             if ImageReference.parse(image.name).digest:
-                raise UsageError(f"{image.name} names a digest; an image is pushed by its tag.")
+                raise UsageError(
+                    f"{image.name} names a digest.", observed="An image is pushed by its tag.", next="Name it by a tag."
+                )
         self.refuse_other(lacking)
         return RegistryInlet(
             self._client, self._uploader, images, need, holdings, where=self._name, learned=self._learned

@@ -11,6 +11,7 @@ from tasks.domain.errors import BlockedError, TemporaryError, UpgradeError, Usag
 
 CA_OPTION = "the registry's CA file (--registry-ca, or --source-ca for the registry that images come from)"
 
+STRANGE = "See what answers there: something in front of the registry may be wrongly set up. The registry's own log says more."
 PLAIN_OPTION = (
     "--plain-http, or --source-plain-http for the registry that images come from; insecure: in the configuration"
 )
@@ -34,7 +35,11 @@ def told(host: str, what: str, *, secure: bool) -> Iterator[None]:
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise UsageError(f"{host} is no address of a registry.", observed=str(error)) from None
+        raise UsageError(
+            f"{host} is no address of a registry.",
+            observed=str(error),
+            next="Write HOST or HOST:PORT, without a scheme.",
+        ) from None
     except httpx.HTTPError as error:
         raise _error(error, host, what, secure=secure) from None
     except OSError as error:

@@ -18,6 +18,7 @@ from tasks.images.registry.client import RegistryClient, bare
 from tasks.images.registry.parts import PART, Kept, Part, in_parts
 from tasks.images.registry.proving import holds_blob
 from tasks.images.registry.refusals import Answer
+from tasks.images.registry.transport import STRANGE
 
 TRIES = 5
 # How much of a blob's beginning is kept, in parts.
@@ -189,7 +190,9 @@ class Uploader:
     def _location(self, url: str, answer: Answer) -> str:
         if "location" not in answer.headers:
             raise UpgradeError(
-                "The registry does not say where an upload goes.", observed=f"{bare(url)} answered {answer}"
+                "The registry does not say where an upload goes.",
+                observed=f"{bare(url)} answered {answer}",
+                next=STRANGE,
             )
         return self._client.resolve(url, answer.headers["location"])
 

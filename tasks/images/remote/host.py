@@ -51,6 +51,7 @@ class Host:
             if text and not _WORD.fullmatch(text):
                 raise UsageError(
                     f"The {what} for ssh of {self.name} is not valid: {text!r}.",
+                    observed="It is empty, begins with a dash or has a blank in it.",
                     next="Write a host name, an address, user@host, or a name of ~/.ssh/config.",
                 )
 

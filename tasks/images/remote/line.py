@@ -141,7 +141,11 @@ def environment() -> dict[str, str]:
 
 def no_client() -> NotFoundError:
     """The error where OpenSSH's client is not installed."""
-    return NotFoundError("ssh was not found on this machine.", next="Install OpenSSH's client (openssh-client).")
+    return NotFoundError(
+        "ssh was not found on this machine.",
+        observed="It is in no folder of PATH.",
+        next="Install OpenSSH's client (openssh-client).",
+    )
 
 
 def _until_ready(

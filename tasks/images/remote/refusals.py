@@ -58,7 +58,11 @@ def of_connection(host: Host, stderr: str, effective: Mapping[str, str]) -> Upgr
             next="Give the user and the private key that the machine knows, or load the key into the agent.",
         )
     if any(each in stderr for each in _CONFIGURATION):
-        return UsageError(f"ssh does not accept its configuration for {host.name}.", observed=observed)
+        return UsageError(
+            f"ssh does not accept its configuration for {host.name}.",
+            observed=observed,
+            next="Mend ssh's configuration, or name another with --ssh-config.",
+        )
     if any(each in stderr for each in _UNKNOWN_NAME) and _FOR_NOW not in stderr:
         unresolved = _UNRESOLVED.search(stderr)
         name = unresolved[1] if unresolved else effective.get("hostname") or host.destination
