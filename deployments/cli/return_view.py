@@ -17,11 +17,12 @@ from deployments.cli.tables import STYLE, plain_table
 from tasks.cluster.never_started import Judgement, so_far
 from tasks.cluster.planning import Connections
 from tasks.cluster.scaler_reading import read_scalers
+from tasks.database.backing_up import require_lasting
 from tasks.database.connection import open_database
 from tasks.database.difference import Difference, read_difference
 from tasks.database.manifest import load
 from tasks.database.order import BackupOrder
-from tasks.database.putting_back import what_stands_against
+from tasks.database.putting_back import require_safety_place, what_stands_against
 from tasks.database.restore.look import survey as survey_database
 from tasks.database.restore.plan import RestorePlan, RestoreRequest
 from tasks.database.return_look import (
@@ -126,7 +127,9 @@ def _database(
     archive, made = Path(way.archive), way.upgrade.backup
     manifest = load(archive)
     uri = address_of(connections, way.upgrade.manager).uri.get_secret_value()
+    require_lasting(order)
     with open_database(uri, timeout=PATIENCE) as client, in_words():
+        require_safety_place(client, way.database, order, way.under_way)
         lost = read_difference(client, manifest, database=way.database, now=datetime.now(UTC)) if manifest else None
         if not whole or made is None:
             return lost, None

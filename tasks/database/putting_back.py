@@ -5,15 +5,18 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from tasks.database.connection import open_database
+from tasks.database.connection import Client, facts, open_database
 from tasks.database.engine import Engine, EngineFacts, choose
+from tasks.database.order import BackupOrder
 from tasks.database.restore.plan import Refusal, RestorePlan, RestoreRequest
 from tasks.database.restore.plan_text import remarks
 from tasks.database.restore.progress import RestoreEvidence, RestoreProgress
 from tasks.database.restore.run import restore
+from tasks.database.slot import require_place
 from tasks.database.source import UNKNOWN
 from tasks.database.tools.find import Tool, find
 from tasks.database.tools.restoring import restore_with_tool
+from tasks.domain.journal import Journal
 
 
 def what_stands_against(plan: RestorePlan, engine: str, *, safety_comes: bool) -> Refusal | None:
@@ -24,6 +27,15 @@ def what_stands_against(plan: RestorePlan, engine: str, *, safety_comes: bool) -
     if refused is not None and refused.native_only and engine != Engine.NATIVE:
         return None
     return refused
+
+
+def require_safety_place(client: Client, database: str, order: BackupOrder, under_way: Journal | None) -> None:
+    """Raise UsageError or BlockedError where the safety backup could not be written: known before the manager is stopped.
+
+    A rollback that goes on may have its safety backup already.
+    """
+    if under_way is None or under_way.safety is None:
+        require_place(Path(order.directory), facts(client, database).size, gzip=order.gzip)
 
 
 def find_restorer(engine: str, ssh: str, plan: RestorePlan) -> Tool | None:

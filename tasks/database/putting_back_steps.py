@@ -14,7 +14,7 @@ from tasks.database.connection import open_database
 from tasks.database.difference import Difference, difference_markdown, read_difference
 from tasks.database.manifest import load
 from tasks.database.order import BackupOrder
-from tasks.database.putting_back import what_stands_against, with_remarks
+from tasks.database.putting_back import require_safety_place, what_stands_against, with_remarks
 from tasks.database.restore.look import survey
 from tasks.database.restore.plan import RestorePlan
 from tasks.database.restore.plan_text import plan_markdown
@@ -45,6 +45,7 @@ def plan_way_back(installation: str, way: WayBack, order: BackupOrder) -> Restor
     shares = ShareTold("proof")
     address = address_of(connected(installation), way.upgrade.manager)
     with failure_told("proof"), open_database(address.uri.get_secret_value()) as client, in_words():
+        require_safety_place(client, way.database, order, way.under_way)
         found = survey(
             client,
             archive,

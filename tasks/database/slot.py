@@ -80,11 +80,15 @@ def claim(directory: Path, version: str, day: date) -> Slot:
                 else:
                     return slot
     except OSError as problem:
-        raise UsageError(
-            f"Backups cannot be written to {directory}.",
-            observed=problem.strerror or type(problem).__name__,
-            next="Name a directory that this user may write to with --backup-dir.",
-        ) from None
+        raise _not_written(directory, problem.strerror or type(problem).__name__) from None
+
+
+def _not_written(directory: Path, why: str) -> UsageError:
+    return UsageError(
+        f"Backups cannot be written to {directory}.",
+        observed=why,
+        next="Name a directory that this user may write to with --backup-dir.",
+    )
 
 
 def swept(handle: int) -> bool:
@@ -94,6 +98,18 @@ def swept(handle: int) -> bool:
 
 def _taken(archive: Path) -> bool:
     return archive.exists() or manifest_path(archive).exists()
+
+
+def require_place(directory: Path, size: int, *, gzip: bool) -> None:
+    """Raise UsageError or BlockedError where a backup of `size` bytes of documents could not be written; writes nothing."""
+    there = directory
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise _not_written(directory, f"{there} is no directory.")
+    if not os.access(there, os.W_OK | os.X_OK):  # a file system that is mounted read-only too
+        raise _not_written(directory, f"{there} cannot be written to.")
+    check_room(directory, size, gzip=gzip)
 
 
 def check_room(directory: Path, size: int, *, gzip: bool) -> None:

@@ -64,6 +64,10 @@ def test_it_shows_what_would_be_lost_and_changes_nothing(hurried: Hurried) -> No
     assert found["backup"]["sha256"] == hurried.sha256
     assert "introduced_2025_08_0" in {c["name"] for c in found["lost"]["collections"]}
     assert {a["verb"] for a in found["restore"]["actions"]} == {"replace", "drop"}
+    (hurried.folder / "file").touch()
+    nowhere = hurried.run("rollback", "--dry-run", "--backup-dir", "file")
+    assert nowhere.code == 2, nowhere
+    assert "Backups cannot be written to" in nowhere.err
     assert hurried.world.written() == before
     assert [j["kind"] for j in journals(hurried.world)] == ["upgrade"]
 

@@ -285,6 +285,11 @@ def _made_anew(world: World, backups: Path) -> None:
     assert world.ask("POST", path, made)[0] == 201
 
 
+def _no_folder(world: World, backups: Path) -> None:
+    """Where the safety backup is to go there is a file."""
+    (backups.parent / "elsewhere").write_text("")
+
+
 def _third_image(world: World, backups: Path) -> None:
     world.set_image("test/worker", f"apinizercloud/worker:{NEXT}")
 
@@ -300,8 +305,9 @@ def _third_image(world: World, backups: Path) -> None:
         (_lose_old_image, BlockedError, "nowhere to be had"),
         (_made_anew, BlockedError, "made anew"),
         (_third_image, BlockedError, "test/worker"),
+        (_no_folder, UsageError, "elsewhere is no directory"),
     ],
-    ids=["not named", "gone", "no manifest", "damaged", "another", "no images", "another manager", "newer worker"],
+    ids=["not named", "gone", "no manifest", "damaged", "another", "no images", "another manager", "newer worker", "no place"],
 )  # fmt: skip
 def test_what_is_refused_before_anything_is_touched(
     failed: World,
@@ -315,8 +321,9 @@ def test_what_is_refused_before_anything_is_touched(
     if spoil is not None:
         spoil(failed, backups)
     before, content = failed.written(), settings(failed)
+    elsewhere = backups.parent / "elsewhere"
     with pytest.raises(kind) as raised:
-        back(backup=backup)
+        back(backup=backup, **({"backup_dir": str(elsewhere)} if elsewhere.exists() else {}))
     told = four_parts(raised.value)  # type: ignore[arg-type]
     assert text in told
     assert "This try changed nothing." in raised.value.safe  # type: ignore[attr-defined]
