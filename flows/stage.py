@@ -16,11 +16,9 @@ from tasks.domain.finding import Finding
 from tasks.domain.plan import PlanRequest
 from tasks.domain.version import Version
 from tasks.domain.way import Way
-from tasks.images.reported import held_otherwise
 from tasks.images.session import images_open
 from tasks.images.staging import BEGUN
-from tasks.images.steps import IMAGES, plan_images
-from tasks.images.surveying import REGISTRY
+from tasks.images.steps import IMAGES, find_in_the_way, plan_images
 
 SAFE = "No component was changed."
 
@@ -58,10 +56,14 @@ def staged(
     bringing = bring(installation, inventory.result(), plan, after=[planned], keep=run.keep, every=True)
     run.finish()
     seconds = round(time.monotonic() - begun, 3)
-    return {"to": str(to), "way": settings.way.value, "seconds": seconds} | result_of(bringing)
+    others: tuple[Finding, ...] = ()
+    if settings.way.target == "registry" and bringing.settled:
+        asked = (installation, bringing.demand, bringing.found, bringing.settled[0])
+        others = run.value(run.submit(find_in_the_way, *asked))
+    return {"to": str(to), "way": settings.way.value, "seconds": seconds} | result_of(bringing, others)
 
 
-def result_of(bringing: Bringing) -> dict[str, Any]:
+def result_of(bringing: Bringing, others: tuple[Finding, ...]) -> dict[str, Any]:
     """What came of it, place by place, for the run's result."""
     places = [
         {
@@ -77,12 +79,5 @@ def result_of(bringing: Bringing) -> dict[str, Any]:
     return {
         "places": places,
         "sent": sum(settled.sent for settled in bringing.results()),
-        "findings": [finding.model_dump(mode="json") for finding in (*bringing.noticed(), *_in_the_way(bringing))],
+        "findings": [finding.model_dump(mode="json") for finding in (*bringing.noticed(), *others)],
     }
-
-
-def _in_the_way(bringing: Bringing) -> tuple[Finding, ...]:
-    """What nodes have under the registry's names already: staging does no harm by it, and an upgrade would stop."""
-    in_registry = [settled for settled in bringing.results() if settled.place == REGISTRY]
-    manifests = {proof.name: proof.manifest_digest for settled in in_registry for proof in settled.proofs}
-    return tuple(held_otherwise(bringing.demand.result(), manifests)) if manifests else ()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from tasks.domain.errors import TemporaryError, UnprovenError, UpgradeError
+from tasks.domain.finding import Finding
 from tasks.domain.placement import NodeFacts
 from tasks.domain.reference import ImageReference
 from tasks.images.delivery import Outcome, Receiver, deliver
@@ -16,7 +17,7 @@ from tasks.images.missing import nothing_to_do, require_space
 from tasks.images.model import Holdings, Image, Need, Proof, Target
 from tasks.images.opening import Opened
 from tasks.images.proof import require_same
-from tasks.images.reported import doubtful, require_none_held_otherwise
+from tasks.images.reported import doubtful, held_otherwise, require_none_held_otherwise
 from tasks.images.stash import stashed
 from tasks.images.surveying import REGISTRY, Beginning, Found, Look, at_once, find, images_for, looked, the_platform
 
@@ -166,6 +167,13 @@ def prove_again(opened: Opened, demand: Demand, found: Found, progress: Progress
         return each if isinstance(each, Settled) else settle(opened, each, outcomes.get(each.place), progress)
 
     return at_once(proved, asked, opened.settings.parallel)
+
+
+def in_the_way(opened: Opened, demand: Demand, found: Found, proofs: Sequence[Proof]) -> tuple[Finding, ...]:
+    """What nodes have under the registry's names already, and an upgrade would stop at; `proofs` are the registry's own."""
+    manifests = {proof.name: proof.manifest_digest for proof in proofs}
+    same = _same_by_config(opened, demand, the_platform(found), manifests)
+    return tuple(held_otherwise(demand, manifests, same))
 
 
 def _same_by_config(

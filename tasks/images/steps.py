@@ -154,6 +154,12 @@ def push_images(installation: str, inventory: Inventory, found: Found) -> Settle
     return settled
 
 
+@task(name="images in the way", task_run_name="images in the way", **LOOKS)
+def find_in_the_way(installation: str, demand: Demand, found: Found, settled: Settled) -> tuple[Finding, ...]:
+    """What nodes have under the registry's names already: to bring the images does no harm by it, and an upgrade stops."""
+    return staging.in_the_way(opened_for(installation), demand, found, settled.proofs)
+
+
 @task(name="prove images", task_run_name="prove images", **PATIENT)
 def prove_images(installation: str, inventory: Inventory, plan: Plan, found: Found) -> tuple[Settled, ...]:
     """Right before the manager is touched: every place asked anew, the nodes as they are now, and no tag moved."""

@@ -1,5 +1,6 @@
 """The images' part of the flows: brought and proved before the manager, or the manager is left alone."""
 
+import json
 import os
 import signal
 import threading
@@ -305,7 +306,9 @@ def test_without_a_node_for_a_component_nothing_is_touched(site: Site) -> None:
     assert site.world.written() == before
 
 
-def test_what_a_node_has_under_the_name_already_leaves_the_manager_alone(site: Site) -> None:
+def test_what_a_node_has_under_the_name_already_leaves_the_manager_alone(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows.stage import stage
     from flows.upgrade import upgrade
 
@@ -319,6 +322,11 @@ def test_what_a_node_has_under_the_name_already_leaves_the_manager_alone(site: S
     assert site.whole()
     assert f"images rm {name}" in raised.value.next
     assert site.world.written() == before
+    nodes = {node: FolderNode(node, tmp_path / node) for node in ("node-a", "node-b")}
+    monkeypatch.setattr(session, "Opened", lambda settings, **_: FolderNodes(settings, nodes))
+    held = {name: {"config": site.made["worker"].config, "blobs": []}}
+    (tmp_path / "node-b" / "names").write_text(json.dumps(held))
+    assert stage(to=NEW, installation=site.provide())["findings"] == [], "its runtime says that it is the same image"
 
 
 def test_what_no_upgrade_would_take_is_not_brought(site: Site) -> None:
