@@ -84,7 +84,8 @@ class Taking:
     ] = ""
     docker_host: Annotated[str, _from("--docker-host", "ADDRESS", "The Docker engine; else $DOCKER_HOST.")] = ""
     containerd_host: Annotated[
-        str, _from("--containerd-host", "HOST", "The containerd's machine, as ssh takes it; else this one.")
+        str,
+        _from("--containerd-host", "HOST", "The containerd's machine: root@host, ssh://root@host:2222; else this one."),
     ] = ""
     source_user: Annotated[
         str,

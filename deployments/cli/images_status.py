@@ -20,13 +20,17 @@ from tasks.domain.inventory import Inventory
 from tasks.domain.plan import PlanRequest
 from tasks.images.bundle.held import HeldList
 from tasks.images.opening import Opened, target_for_node
-from tasks.images.prune import is_ours
+from tasks.images.prune import HeldImage, is_ours
 from tasks.images.pruning import NodeLook, all_nodes, extra_nodes, look_at_nodes, reported, repositories_of
 from tasks.images.survey_text import survey_value
 from tasks.images.surveying import Survey, at_once, survey
 from tasks.images.unreached import refusal
 
 PATIENCE = 10.0
+PARTED = (
+    "not every layer is there as it travels. Where containerd discards what it has unpacked (discard_unpacked_layers) pods "
+    "run from it all the same, and nothing is to be done; else `images stage` sends what is missing."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,11 @@ def _failed(seen: Seen) -> dict[str, UpgradeError]:
     return {look.key: look.error for look in seen.looks if look.error is not None}
 
 
+def _ours(seen: Seen, look: NodeLook) -> list[HeldImage]:
+    repositories = repositories_of(seen.inventory)
+    return [image for image in look.images if is_ours(image, repositories)]
+
+
 def _rows(seen: Seen) -> list[tuple[str, Any, str]]:
     repositories = repositories_of(seen.inventory)
     rows: list[tuple[str, Any, str]] = []
@@ -140,6 +149,9 @@ def _tells_pins(look: NodeLook) -> bool:
 
 def _print(seen: Seen) -> None:
     console().print(releases_table(_rows(seen)))
+    parted = [look.key for look in seen.looks if not all(image.complete for image in _ours(seen, look))]
+    if seen.by_runtime and parted:
+        print(f"Note: COMPLETE no, on {', '.join(parted)}: {PARTED}", file=sys.stderr)
     if not seen.by_runtime:
         partial = [look.key for look in seen.looks if not look.node.lists_all]
         told = f" {', '.join(partial)} may hold more: a kubelet reports 50 at most." if partial else ""

@@ -45,9 +45,9 @@ def prune(
         def isatty(self) -> bool:
             return True
 
-    def run(*arguments: str, answer: str | None = None) -> Ran:
+    def run(*arguments: str, answer: str | None = None, command: str = "prune") -> Ran:
         monkeypatch.setattr("sys.stdin", io.StringIO() if answer is None else Terminal(f"{answer}\n"))
-        code = exit_code_of(app, ["images", "prune", *arguments])
+        code = exit_code_of(app, ["images", command, *arguments])
         return Ran(code, *capsys.readouterr())
 
     return run
@@ -86,6 +86,15 @@ def test_a_look_shows_what_would_go_and_why_and_removes_nothing(prune: Prune, sh
     a, b = ({i["version"]: i["goes"] for i in node["images"]} for node in ran.document["nodes"])
     assert a == b == {OLDEST: True, OLDER: False, BEFORE: False, OLD: False}
     assert versions(shelves) == [HERE, HERE]
+
+
+def test_a_look_says_what_not_complete_means(prune: Prune, shelves: dict[str, Shelf]) -> None:
+    look = ("--way", "docker-to-nodes")
+    assert "COMPLETE no" not in prune(*look, command="status").err
+    shelves["node-b"].parted = frozenset({worker(OLD)})
+    ran = prune(*look, command="status")
+    assert ran.code == 0
+    assert "COMPLETE no, on node-b: " in ran.err
 
 
 @pytest.mark.parametrize("answer", ["n", ""])

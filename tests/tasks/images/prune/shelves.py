@@ -25,12 +25,13 @@ def worker(version: str) -> str:
 class Shelf:
     """A node: its images by name, what its containers were made from, and names that come back whatever is removed.
 
-    `refuse` is raised by whatever is asked of it; `meanwhile` runs each time its images are asked for.
+    Of `parted` names not all layers are there.  `refuse` is raised by whatever is asked of it; `meanwhile` runs each time its images are asked for.
     """
 
     images_by_name: dict[str, str] = field(default_factory=dict)
     containers: list[str] = field(default_factory=list)
     sticky: frozenset[str] = frozenset()
+    parted: frozenset[str] = frozenset()
     refuse: UpgradeError | None = None
     meanwhile: Callable[[], None] = lambda: None
     removals: int = 0
@@ -51,7 +52,10 @@ class Shelf:
         names: dict[str, list[str]] = {}
         for name, digest in self.images_by_name.items():
             names.setdefault(digest, []).append(name)
-        return tuple(HeldImage(digest, tuple(found), 1000) for digest, found in names.items())
+        return tuple(
+            HeldImage(digest, tuple(found), 1000, complete=self.parted.isdisjoint(found))
+            for digest, found in names.items()
+        )
 
     def used(self) -> ImageUse:
         return use_of(self.containers, "a container on the node is made from it")
