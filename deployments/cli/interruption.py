@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM end a run in order: what runs is brought to a safe boundary, and what is safe now is said."""
 
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
@@ -8,6 +9,8 @@ from typing import Any, Self
 
 from tasks.domain.errors import UpgradeError
 
+AT_ONCE = 1.0
+"""Seconds in which another signal is of the same wish: a terminal that closes sends more than one."""
 AGAIN = "Run it again: every step looks before it acts, and what is done already is left alone."
 
 
@@ -20,6 +23,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._signal = 0
+        self._came = -AT_ONCE
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> Self:
@@ -38,7 +42,7 @@ class Interruption:
                 "Interrupted.",
                 observed=f"The signal {signal.Signals(self._signal or signal.SIGINT).name} came.",
                 safe="What was done already stays as it is: apinizer-upgrade status shows it.",
-                next=f"{AGAIN}\napinizer-upgrade runs   lists what was begun",
+                next=f"{AGAIN}\napinizer-upgrade runs   lists what was begun, and how one that is unfinished goes on",
             )
             told.exit_code = self._code
             raise told from None
@@ -50,6 +54,9 @@ class Interruption:
         return 128 + (self._signal or signal.SIGINT)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal calls it
+        came, self._came = self._came, time.monotonic()
+        if self._signal == number and self._came - came < AT_ONCE:
+            return
         self._signal = number
         raise KeyboardInterrupt
 

@@ -235,7 +235,9 @@ def _replicas(deployment: DeploymentFacts, journal: Journal, rollbacks: Sequence
     """
     key = deployment.key
     mine = sorted((j for j in rollbacks if j.of == journal.id), key=lambda j: j.begun)
-    scaled = [(j, e.before.replicas) for j in mine if (e := j.entry("scale", key)) and e.before]
+    # An entry of another Deployment (an edited journal, one that was made anew since) knows nothing of this one's pods.
+    entries = [(j, e.before) for j in mine if (e := j.entry("scale", key)) and e.before]
+    scaled = [(j, before.replicas) for j, before in entries if before.uid == deployment.uid]
     present = next((count for j, count in scaled if j.unfinished), 0)
     abandoned = next((count for j, count in reversed(scaled) if not j.unfinished and count), 0)
     found = present or deployment.replicas or abandoned

@@ -184,3 +184,14 @@ def test_what_is_asked_of_a_plan() -> None:
     assert back.of(worker).key == worker
     with pytest.raises(KeyError):
         back.of(worker.model_copy(update={"name": "other"}))
+
+
+def test_what_is_recorded_of_another_deployment_scales_none() -> None:
+    """A journal that was edited by hand, or of a Deployment that was made anew since."""
+    (case,) = (case.values[0] for case in CASES if "one pod is up already" in str(case.id))
+    before = inventory_of(case["before"], corrections_of(case))
+    journal, worker = journal_of(case, before), facts_at(before, "prod/w")
+    for uid, pods in ((worker.uid, 7), ("another", 0)):
+        entry = scale_entry(worker.model_copy(update={"uid": uid}), 7)
+        back = rollback_plan(journal, world_now(case), rollbacks=[rollback_journal(journal, (entry,))])
+        assert back.replicas[worker.key] == pods
