@@ -12,7 +12,7 @@ from tasks.domain.placement import NodeFacts
 from tasks.domain.plan import Plan
 from tasks.images.demand import Circumstances, Demand, demand_of
 from tasks.images.model import JsonObject
-from tasks.images.references import wishes_of
+from tasks.images.references import kept_names, wishes_of
 
 
 def demand_for(
@@ -61,7 +61,8 @@ def read_demand(
             given = replace(given, unlisted=given.unlisted | {cluster})
             unlisted.append(_unlisted(cluster, named=named))
     demand = demand_of(wishes, specs, nodes, given)
-    return replace(demand, findings=(*unlisted, *demand.findings))
+    kept = kept_names(wishes, settings.wanted_prefix) if every else ()
+    return replace(demand, findings=(*unlisted, *kept, *demand.findings))
 
 
 def _untold(error: ForbiddenError, cluster: str) -> ForbiddenError:

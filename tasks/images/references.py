@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.domain.component import Component, repositories
+from tasks.domain.finding import Finding, warning
 from tasks.domain.inventory import DeploymentKey, Inventory
 from tasks.domain.reference import VENDOR, ImageReference
 from tasks.domain.step import RolloutStep
@@ -52,6 +53,24 @@ def wishes_of(
             reference.normal, candidates, tuple(dict.fromkeys((*(known.users if known else ()), *keys)))
         )
     return tuple(wishes.values())
+
+
+def kept_names(wishes: Sequence[Wish], prefix: str) -> tuple[Finding, ...]:
+    """A warning where images stay behind another prefix than the wanted one: what runs the version already keeps its name."""
+
+    def wanted(wish: Wish) -> str:
+        return ImageReference.parse(f"{prefix}/{wish.reference.repository}:{wish.reference.tag}").normal
+
+    kept = [wish.name for wish in wishes if prefix and wanted(wish) != wish.name]
+    if not kept:
+        return ()
+    return (
+        warning(
+            "prefix-not-taken",
+            f"{', '.join(kept)}: run already, under names that are not behind {prefix}.",
+            "They keep their names, and are looked for and brought under these: an upgrade sets no image whose version runs.",
+        ),
+    )
 
 
 def _candidates(reference: ImageReference, prefix: str, *, own_names: bool) -> tuple[ImageReference, ...]:

@@ -14,7 +14,7 @@ from tasks.domain.plan import PlanRequest, make_plan
 from tasks.domain.version import Version
 from tasks.domain.way import Way
 from tasks.images.demand import Circumstances, demand_of
-from tasks.images.references import Wish, release_references, wishes_of
+from tasks.images.references import Wish, kept_names, release_references, wishes_of
 
 TO = Version("2025.07.0")
 
@@ -68,6 +68,22 @@ def test_names(found: DeploymentFacts, options: dict[str, Any], name: str, candi
     (wish,) = wishes(found, **options)
     assert (wish.name, [str(c) for c in wish.candidates]) == (name, candidates)
     assert wish.users == (found.key,)
+
+
+@pytest.mark.parametrize(
+    ("image", "prefix", "kept"),
+    [
+        ("apinizercloud/worker:2025.07.0", "nexus.local:5000/a", "docker.io/apinizercloud/worker:2025.07.0"),
+        ("apinizercloud/worker:2025.07.0", "apinizercloud", ""),
+        ("apinizercloud/worker:2025.07.0", "", ""),
+        ("apinizercloud/worker:2025.04.3", "nexus.local:5000/a", ""),
+    ],
+)
+def test_what_runs_the_version_keeps_its_name_and_that_is_said(image: str, prefix: str, kept: str) -> None:
+    found = kept_names(wishes(deployment("prod", Component.WORKER, image), put_behind=prefix), prefix)
+    assert [(finding.severity, finding.what.partition(": run")[0]) for finding in found] == (
+        [(Severity.WARNING, kept)] if kept else []
+    )
 
 
 def test_one_image_of_several_deployments_is_wished_once() -> None:
