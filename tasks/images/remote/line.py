@@ -24,7 +24,8 @@ from tasks.images.remote.host import Host, ssh_command
 _LONGEST = 108 - 1 - 17
 _READY = b"+"
 _PREFIX = "apinizer-ssh-"
-_ABANDONED = 3600.0
+# A folder is empty before its ssh has logged in, too; a server gives that two minutes (LoginGraceTime).
+_ABANDONED = 600.0
 # printf and cat are everywhere, and every login shell takes this.
 _HOLD = "printf + ; exec cat >/dev/null"
 

@@ -231,7 +231,7 @@ def test_nothing_of_a_connection_is_left(server: Served, monkeypatch: pytest.Mon
     left, fresh = tmp_path / "apinizer-ssh-left", tmp_path / "apinizer-ssh-fresh"
     left.mkdir()
     fresh.mkdir()
-    os.utime(left, (0, 0))
+    os.utime(left, (0, time.time() - 900))
     remote = Remote(server.host)
     assert remote.run(["true"]).code == 0
     assert not left.exists()
