@@ -19,7 +19,7 @@ import pytest
 
 from deployments.embedded import prepare
 from deployments.sandbox.launch import Sandbox
-from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, clean_environment
+from tests.flows.world import ALL, MANAGER, NEW, OLD, World, archives, clean_environment, journals, lock_holder
 
 BIN = Path(sys.executable).parent
 AUTH = ("ci", "a-password-of-the-test")
@@ -397,6 +397,38 @@ def upgrade_here(site: Site, to: str) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+def test_a_cancelled_run_stops_at_a_boundary_and_its_retry_goes_on(site: Site, finished: dict[str, Any]) -> None:
+    """As the buttons of the UI do it; the journal is the run's, so its retry is the same run."""
+    to = "2025.11.1"
+    known = len(journals(site.world))
+    site.world.sandbox.set_speed(1)  # the manager's migration takes seconds
+    run = site.create_run(to=to).json()["id"]
+    assert until(lambda: site.world.images()[MANAGER].endswith(to), 120)
+    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    assert site.api.post(f"/flow_runs/{run}/set_state", json=cancelling).json()["status"] == "ACCEPT"
+    ended = site.ended(run)
+    assert ended["state_type"] == "CANCELLED", ended["state"]
+    (journal,) = journals(site.world)[known:]
+    assert not journal.get("ended")
+    assert journal["tries"][-1]["ended"], "the run itself said where it stopped: it was not killed"
+    said = journal["tries"][-1]["error"]
+    assert "interrupted" in said["happened"]
+    assert f"apinizer-upgrade resume {journal['id']}" in said["next"]
+    assert lock_holder(site.world) == ""
+    assert site.world.at(NEW) == ALL - {MANAGER}
+    site.world.sandbox.set_speed(10)
+    retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}}
+    assert site.api.post(f"/flow_runs/{run}/set_state", json=retry).json()["status"] == "ACCEPT"
+    assert until(lambda: site.api.get(f"/flow_runs/{run}").json()["state_type"] not in (*ENDED, "SCHEDULED"), 60)
+    ended = site.ended(run)
+    assert ended["state_type"] == "COMPLETED", (ended["state"], (site.folder / "worker.log").read_text()[-3000:])
+    assert site.world.at(to) == ALL
+    (journal,) = journals(site.world)[known:]
+    assert (journal["how"], len(journal["tries"])) == ("complete", 2)
+    assert sum(entry["kind"] == "set-image" for entry in journal["entries"]) == len(ALL)
+    assert sum(f"{NEW}--" in made.name for made in archives(site.folder / "backups")) == 1
 
 
 def test_a_run_of_the_command_line_appears_on_the_server(site: Site, finished: dict[str, Any]) -> None:
