@@ -42,6 +42,7 @@ from tasks.domain.safe_before import safe_before, standing
 from tasks.images.opening import Opened
 from tasks.images.survey_text import survey_value
 from tasks.images.surveying import Survey, survey
+from tasks.images.unreached import refusal
 from tasks.record.journal_store import journal_store_for
 
 PATIENCE = 10.0
@@ -154,8 +155,8 @@ def _images(connections: Connections, way: WayBack) -> Survey | None:
 
 
 def _refused(images: Survey) -> UpgradeError | None:
-    if images.failed:
-        return next(iter(images.failed.values()))
+    if (unreached := refusal(images.failed)) is not None:
+        return unreached
     try:
         require_old_images(images.demand, images.findings)
     except BlockedError as nowhere:

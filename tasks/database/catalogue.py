@@ -50,7 +50,11 @@ def backups(directory: Path) -> list[Backup]:
     try:
         paths = [path for path in directory.iterdir() if path.name.endswith(ARCHIVE)]
     except FileNotFoundError:
-        raise NotFoundError(f"There is no directory {directory}.", next="Name it with --backup-dir.") from None
+        raise NotFoundError(
+            f"There is no directory {directory}.",
+            observed="Backups are looked for there.",
+            next="Name the one that has them with --backup-dir.",
+        ) from None
     except OSError as problem:
         raise UsageError(
             f"The backups in {directory} cannot be listed.",
