@@ -54,10 +54,10 @@ class Interruption:
         return 128 + (self._signal or signal.SIGINT)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal calls it
-        came, self._came = self._came, time.monotonic()
-        if self._signal == number and self._came - came < AT_ONCE:
+        now = time.monotonic()
+        if self._signal == number and now - self._came < AT_ONCE:
             return
-        self._signal = number
+        self._signal, self._came = number, now
         raise KeyboardInterrupt
 
 
