@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -99,6 +100,10 @@ class Need(BaseModel):
     def of_same(self, other: "Need") -> bool:
         """Whether it is the same undertaking, begun another time."""
         return self.model_copy(update={"since": other.since}) == other
+
+    def is_of(self, database: str, hosts: Iterable[str]) -> bool:
+        """Whether it is of that database of those `host:port`s, in whatever order they are named."""
+        return self.database == database and set(self.hosts.split(",")) == set(hosts)
 
     @property
     def sentence(self) -> str:

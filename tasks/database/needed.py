@@ -62,8 +62,7 @@ def release_of_abandoned(journal: Journal) -> list[str]:
         return [f"{there}, until an upgrade that backs up into its folder was completed."]
 
     def over(need: Need) -> bool:
-        same = need.database == made.database and set(need.hosts.split(",")) == set(made.hosts)
-        return need.run == "upgrade" and same and need.version == journal.to.text
+        return need.run == "upgrade" and need.is_of(made.database, made.hosts) and need.version == journal.to.text
 
     # A try that died before it had recorded its backup may have left another one.
     return release([archive, *archives_in(archive.parent)], over)

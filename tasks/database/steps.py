@@ -307,17 +307,13 @@ def release_after_upgrade(installation: str, manager: DeploymentKey, directory: 
     None begins while a restore is half done, so their marks go too.
     """
     if made is not None:
-        this = (made.database, frozenset(made.hosts))
+        database, hosts = made.database, made.hosts
     else:
         try:
             done = need_of(address_of(connected(installation), manager), "upgrade")
         except UpgradeError as error:
             tell("backup", State.LOG, f"Backups stay marked as needed: {error.happened}")
             return
-        this = _marked(done)
-    for sentence in release(archives_in(Path(directory)), lambda need: _marked(need) == this):
+        database, hosts = done.database, tuple(done.hosts.split(","))
+    for sentence in release(archives_in(Path(directory)), lambda need: need.is_of(database, hosts)):
         tell("backup", State.LOG, sentence)
-
-
-def _marked(need: Need) -> tuple[str, frozenset[str]]:
-    return need.database, frozenset(need.hosts.split(","))

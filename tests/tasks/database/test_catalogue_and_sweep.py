@@ -19,6 +19,7 @@ from tasks.database.naming import BackupName, archive_name, parse
 from tasks.database.needed import archives_in, needed_for_restore, pin, release, release_of_abandoned
 from tasks.database.proof import prove
 from tasks.database.slot import Slot, claim
+from tasks.database.steps import release_after_upgrade
 from tasks.database.sweep import is_dead, remove_old, sweep
 from tasks.domain.errors import DamagedArchiveError, NotFoundError, UpgradeError, UsageError
 from tests.domain.journals import backup, journal, rollback, set_image
@@ -433,6 +434,18 @@ class TestNeeded:
         assert left == {recorded: [self.need], died: [], later: [mine.model_copy(update={"version": "2025.11.1"})]}
         (told,) = release_of_abandoned(upgrade.model_copy(update={"backup": backup()}))
         assert "on bastion is not seen from here" in told
+
+    def test_a_complete_upgrade_unmarks_by_its_journal(self, made: Made, tmp_path: Path) -> None:
+        """Nothing is asked of a cluster: there is none."""
+        path = made(1)
+        pin(path, Need(run="upgrade", database="db", hosts="i:1,h:1", since=NOW, version="2025.07.0"))
+        pin(path, self.need)
+        kept = backup().model_copy(update={"archive": str(path), "database": "db", "hosts": ("h:1", "i:1")})
+        manager = journal("a").manager
+        release_after_upgrade("nowhere", manager, str(tmp_path), kept)
+        (found,) = backups(tmp_path)
+        assert found.manifest
+        assert found.manifest.needed_by == [self.need]
 
     def test_one_that_is_marked_while_others_are_removed(
         self, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

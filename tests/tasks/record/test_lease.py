@@ -19,10 +19,12 @@ from kubernetes import config
 from deployments.sandbox.launch import Sandbox
 from tasks.cluster.api import KubernetesApi
 from tasks.domain.errors import BlockedError, ForbiddenError, NotFoundError, StoppedError
-from tasks.domain.journal import Owner
+from tasks.domain.journal import Ended, Owner
 from tasks.record import stopping, whereabouts
 from tasks.record.feed import Event, listening
 from tasks.record.lease import Lease, LeaseLostError, holder, lease_path, since_boot
+from tasks.record.run_record import RunRecord
+from tests.domain.journals import journal as a_journal
 
 SPACE = "apinizer"
 ROOT = Path(__file__).parents[3]
@@ -423,6 +425,18 @@ def test_a_holder_that_was_frozen_and_not_taken_over(api, name, process) -> None
     )
     frozen.does("release, complete")
     assert holder(api, SPACE, name) is None, "a run that is complete is at nothing any more"
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_run_gives_back_a_lock_that_expired_only_where_it_is_complete(api, name, lease, complete) -> None:
+    record, mine = RunRecord(OWNER), lease(0.9)
+    mine.take()
+    record._lease, journal = mine, a_journal("20261122-a")
+    record.journal = journal.end(datetime.now(UTC), Ended.COMPLETE) if complete else journal
+    mine._ended.set()  # as where its renewals do not arrive
+    wait_for(mine.lost)
+    record.release()
+    assert (holder(api, SPACE, name) is None) == complete
 
 
 # --------------------------------------------------------------------- the API server
